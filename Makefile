@@ -1,0 +1,34 @@
+# make book · make test · make notebooks · make repository URL=https://github.com/OWNER/NAME
+PYTHON ?= python3
+BIN := .venv/bin
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+# Progress bars are for people: they would only leave noise in stored notebooks and logs.
+export TQDM_DISABLE = 1
+
+.PHONY: book test notebooks repository clean
+
+book: .venv/installed
+	$(BIN)/jupyter-book build . -W -n --keep-going --quiet
+	@echo "The book's first page: $(CURDIR)/_build/html/index.html"
+
+test: .venv/installed book
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(CORES) --dist loadscope --nbval --nbval-current-env --nbval-cell-timeout=120 notebooks/*.ipynb
+	$(BIN)/pytest -q -n $(CORES) tests
+
+notebooks: .venv/installed
+	$(BIN)/python tools/notebooks.py --workers $(CORES) $(NAMES)
+
+repository: .venv/installed
+	$(BIN)/python tools/repository.py "$(URL)"
+
+clean:
+	rm -rf _build .venv
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,test]'
+	touch $@

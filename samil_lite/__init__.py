@@ -1,0 +1,56 @@
+"""Attention-based multiple-instance learning: bags, pooling, models and their training, in plain PyTorch."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from samil_lite.bags import Bags
+from samil_lite.encoders import LeNet5
+from samil_lite.metrics import Metrics
+from samil_lite.models import MILClassifier, MILOutput, build
+from samil_lite.pooling import AttentionPool, MaxPool, MeanPool
+from samil_lite.training import History, evaluate, fit, predict
+
+if TYPE_CHECKING:
+    from samil_lite import checks, data, experiments, viz
+
+__version__ = "0.1.0"
+__all__ = [
+    "AttentionPool",
+    "Bags",
+    "History",
+    "LeNet5",
+    "MILClassifier",
+    "MILOutput",
+    "MaxPool",
+    "MeanPool",
+    "Metrics",
+    "about",
+    "build",
+    "checks",
+    "data",
+    "evaluate",
+    "experiments",
+    "fit",
+    "predict",
+    "viz",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported at first use: matplotlib, seaborn and pandas together take longer to import than all the rest.
+    if name in ("checks", "data", "experiments", "viz"):
+        return import_module(f"samil_lite.{name}")
+    raise AttributeError(f"module 'samil_lite' has no attribute {name!r}")
+
+
+def about() -> str:
+    """One line for the top of a notebook: versions and the device that `fit` would choose."""
+    import platform
+
+    import torch
+
+    from samil_lite.training import default_device
+
+    device = default_device()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"samil_lite {__version__} · torch {torch.__version__} · Python {platform.python_version()} · {name}"

@@ -1,0 +1,243 @@
+"""Bags: a ragged batch of bags of instances."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samil_lite.segments import bag_index, check_offsets
+
+Array = Tensor | np.ndarray
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Bags:
+    """A ragged batch: all instances of all bags in one flat tensor, and where each bag begins.
+
+    Bag b holds the instances offsets[b] … offsets[b + 1] - 1, the layout that variable-length
+    attention calls `cu_seqlens`. No padding is stored, so no layer can attend to padding by mistake.
+
+    Args:
+        instances: floating point, finite, shape (N, …): N instances in all, any shape each.
+        offsets: integers, shape (B + 1,), first 0, last N, ascending.
+        labels: integers ≥ 0, shape (B,); None for bags whose label is not known.
+        instance_labels: integers, shape (N,); None where they are not known. Never used for training.
+        coordinates: shape (N, 2), where in its image each instance lies; None where that has no meaning.
+
+    Raises:
+        ValueError: if a shape, a type or a value is not as above; the message names the argument.
+    """
+
+    instances: Tensor
+    offsets: Tensor
+    labels: Tensor | None = None
+    instance_labels: Tensor | None = None
+    coordinates: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        n = _check_instances("instances", self.instances)
+        check_offsets(self.offsets, n)
+        if self.labels is not None:
+            _check_integers("labels", self.labels, len(self.offsets) - 1, "one for each bag")
+            if (self.labels < 0).any():
+                raise ValueError(f"labels: expected classes 0, 1, …, got {int(self.labels.min())}")
+        if self.instance_labels is not None:
+            _check_integers("instance_labels", self.instance_labels, n, "one for each instance")
+        if self.coordinates is not None and self.coordinates.shape != (n, 2):
+            raise ValueError(f"coordinates: expected shape ({n}, 2), got {tuple(self.coordinates.shape)}")
+
+    @staticmethod
+    def from_list(
+        bags: Sequence[Array],
+        labels: Array | Sequence[int] | None = None,
+        instance_labels: Sequence[Array] | None = None,
+        coordinates: Sequence[Array] | None = None,
+    ) -> "Bags":
+        """Batch from a list of bags, one array of shape (n_b, …) each.
+
+        Args:
+            bags: B arrays that agree in everything but their first dimension.
+            labels: B integers.
+            instance_labels: B vectors of n_b integers.
+            coordinates: B arrays of shape (n_b, 2).
+
+        Raises:
+            ValueError: if there is no bag, a bag is empty, or bags do not agree; the message says which.
+        """
+        tensors = [torch.as_tensor(bag) for bag in bags]
+        if not tensors:
+            raise ValueError("bags: expected at least one bag, got an empty list")
+        for i, bag in enumerate(tensors):
+            if bag.ndim < 2 or len(bag) == 0:
+                raise ValueError(f"bags[{i}]: expected at least one instance, shape (n, …), got {tuple(bag.shape)}")
+            if bag.shape[1:] != tensors[0].shape[1:] or bag.dtype != tensors[0].dtype:
+                raise ValueError(
+                    f"bags[{i}]: expected instances like those of bags[0], "
+                    f"{tensors[0].dtype} of shape {tuple(tensors[0].shape[1:])}, "
+                    f"got {bag.dtype} of shape {tuple(bag.shape[1:])}"
+                )
+            _check_instances(f"bags[{i}]", bag)
+        sizes = torch.tensor([0] + [len(bag) for bag in tensors])
+        return Bags(
+            torch.cat(tensors),
+            sizes.cumsum(0).to(tensors[0].device),
+            None if labels is None else torch.as_tensor(labels, device=tensors[0].device),
+            _flatten("instance_labels", instance_labels, tensors),
+            _flatten("coordinates", coordinates, tensors),
+        )
+
+    @staticmethod
+    def from_padded(x: Tensor, mask: Tensor, labels: Tensor | None = None) -> "Bags":
+        """Batch from padded bags x of shape (B, n_max, …) and a mask (B, n_max), True at real instances."""
+        if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
+            raise ValueError(
+                f"mask: expected booleans of shape {tuple(x.shape[:2])}, got {mask.dtype} of {tuple(mask.shape)}"
+            )
+        sizes = mask.sum(1)
+        return Bags(x[mask], torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]), labels)
+
+    @staticmethod
+    def cat(batches: Sequence["Bags"]) -> "Bags":
+        """One batch with the bags of all `batches`, in order. A field that one of them lacks is dropped."""
+        if not batches:
+            raise ValueError("batches: expected at least one batch, got an empty list")
+        shapes = {tuple(batch.instances.shape[1:]) for batch in batches}
+        if len(shapes) > 1:
+            raise ValueError(f"batches: expected instances of one shape, got {sorted(shapes)}")
+        starts = torch.tensor([0] + [batch.n_instances for batch in batches]).cumsum(0).tolist()
+        offsets = [batch.offsets[1:] + start for batch, start in zip(batches, starts, strict=False)]
+        joined: dict[str, Any] = {"offsets": torch.cat([batches[0].offsets[:1], *offsets])}
+        for name in ("instances", "labels", "instance_labels", "coordinates"):
+            parts = [getattr(batch, name) for batch in batches]
+            joined[name] = None if any(part is None for part in parts) else torch.cat(parts)
+        return _trusted(**joined)
+
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """Padded instances (B, n_max, …), zero where there is none, and the mask (B, n_max), True at instances."""
+        sizes = self.sizes
+        n_max = int(sizes.max())
+        mask = torch.arange(n_max, device=self.device) < sizes[:, None]  # (B, n_max)
+        x = self.instances.new_zeros(len(self), n_max, *self.instances.shape[1:])  # (B, n_max, …)
+        x[mask] = self.instances
+        return x, mask
+
+    def to(self, device: torch.device | str) -> "Bags":
+        """The same bags on another device."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return _trusted(**{name: None if x is None else x.to(device) for name, x in moved.items()})
+
+    @property
+    def device(self) -> torch.device:
+        return self.instances.device
+
+    @property
+    def sizes(self) -> Tensor:
+        """Number of instances of each bag, shape (B,)."""
+        return self.offsets.diff()
+
+    @property
+    def n_instances(self) -> int:
+        """Number of instances in all bags, N."""
+        return len(self.instances)
+
+    @property
+    def bag_index(self) -> Tensor:
+        """Number of the bag that each instance belongs to, shape (N,)."""
+        return bag_index(self.offsets, self.n_instances)
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """Cuts a tensor with one row for each instance into one tensor for each bag, as for attention weights."""
+        if len(x) != self.n_instances:
+            raise ValueError(f"x: expected {self.n_instances} rows, one for each instance, got {len(x)}")
+        return list(x.split(self.sizes.tolist()))
+
+    def __len__(self) -> int:
+        """Number of bags, B."""
+        return len(self.offsets) - 1
+
+    def __getitem__(self, key: int | slice | Sequence[int] | Array) -> "Bags":
+        """The chosen bags, as a batch again: `bags[3]` holds one bag; slices, lists and masks work as in NumPy."""
+        try:
+            chosen = torch.arange(len(self), device=self.device)[_index(key, self.device)].reshape(-1)  # (b,)
+        except IndexError as error:
+            raise IndexError(f"bag {key} of a batch of {len(self)}: {error}") from None
+        if len(chosen) == 0:
+            raise IndexError(f"bags[{key}]: expected at least one bag to be chosen of {len(self)}")
+        sizes = self.sizes[chosen]
+        offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        # Row r of chosen bag c lies at (where c begins here) + (how far r is from where c begins in the result).
+        shift = torch.repeat_interleave(self.offsets[chosen] - offsets[:-1], sizes)
+        rows = torch.arange(len(shift), device=self.device) + shift
+
+        def take(x: Tensor | None, index: Tensor) -> Tensor | None:
+            return None if x is None else x[index]
+
+        return _trusted(
+            instances=self.instances[rows],
+            offsets=offsets,
+            labels=take(self.labels, chosen),
+            instance_labels=take(self.instance_labels, rows),
+            coordinates=take(self.coordinates, rows),
+        )
+
+    def __iter__(self) -> Iterator["Bags"]:
+        return (self[b] for b in range(len(self)))
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.instances.shape[1:]))
+        classes = "no labels" if self.labels is None else f"labels {dict(_counts(self.labels))}"
+        return (
+            f"Bags({len(self)} bags of {int(self.sizes.min())} to {int(self.sizes.max())} instances, "
+            f"{self.n_instances} in all, {shape} {str(self.instances.dtype).removeprefix('torch.')}, {classes})"
+        )
+
+
+def _trusted(**values: Tensor | None) -> Bags:
+    """Bags made of parts of checked Bags: checking every instance for NaN again would cost more than the work."""
+    bags = object.__new__(Bags)
+    for name, value in values.items():
+        object.__setattr__(bags, name, value)
+    return bags
+
+
+def _index(key: Any, device: torch.device) -> Any:
+    if isinstance(key, int | slice):
+        return key
+    index = torch.as_tensor(key, device=device)
+    return index if index.dtype == torch.bool else index.long()
+
+
+def _counts(labels: Tensor) -> list[tuple[int, int]]:
+    values, counts = labels.unique(return_counts=True)
+    return list(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def _check_instances(name: str, x: Tensor) -> int:
+    if x.ndim < 2:
+        raise ValueError(f"{name}: expected shape (N, …) with at least two dimensions, got {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise ValueError(f"{name}: expected floating-point instances, got {x.dtype}; convert them with .float()")
+    finite = torch.isfinite(x)
+    if not finite.all():
+        row = int((~finite).flatten(1).any(1).nonzero()[0])
+        raise ValueError(f"{name}: expected finite values, but instance {row} holds NaN or infinity")
+    return len(x)
+
+
+def _check_integers(name: str, x: Tensor, length: int, which: str) -> None:
+    if x.is_floating_point() or x.is_complex() or x.shape != (length,):
+        raise ValueError(f"{name}: expected {length} integers, {which}, got {x.dtype} of shape {tuple(x.shape)}")
+
+
+def _flatten(name: str, parts: Sequence[Array] | None, bags: list[Tensor]) -> Tensor | None:
+    """Joins one array for each bag; their lengths must be those of the bags."""
+    if parts is None:
+        return None
+    tensors = [torch.as_tensor(part, device=bags[0].device) for part in parts]
+    lengths, expected = [len(part) for part in tensors], [len(bag) for bag in bags]
+    if lengths != expected:
+        raise ValueError(f"{name}: expected one array for each bag, of lengths {expected}, got {lengths}")
+    return torch.cat(tensors)

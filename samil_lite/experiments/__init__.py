@@ -1,0 +1,5 @@
+"""The paper's protocols as grids of independent, resumable runs. From the shell: python -m samil_lite.experiments."""
+
+from samil_lite.experiments.records import load_table, run_grid
+
+__all__ = ["load_table", "run_grid"]

@@ -1,0 +1,93 @@
+"""Grids of independent runs: one JSON record for each, written atomically, so that a killed grid just goes on."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+Config = dict[str, Any]
+
+
+def run_grid(
+    cells: Sequence[Config],
+    run: Callable[[Config], dict[str, Any]],
+    folder: str | Path,
+    workers: int = 1,
+    progress: bool = True,
+) -> None:
+    """Runs every cell that has no record yet, and writes its record.
+
+    Args:
+        cells: configurations, JSON values only; a record's name is the hash of its configuration.
+        run: from a configuration to what was measured, JSON values only; a function of a module, for the workers.
+        folder: where records are, created if missing.
+        workers: processes; each computes on one thread if there are several.
+        progress: whether to show a progress bar, with the time left.
+    """
+    from joblib import Parallel, delayed
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [cell for cell in cells if not record_path(folder, cell).exists()]
+    jobs = (delayed(_run_cell)(run, cell, folder, workers > 1) for cell in missing)
+    done = Parallel(n_jobs=workers, return_as="generator_unordered")(jobs)
+    for _ in tqdm(done, total=len(cells), initial=len(cells) - len(missing), unit="run", disable=not progress):
+        pass
+
+
+def record_path(folder: Path, config: Config) -> Path:
+    """Where the record of a configuration is: named by its hash."""
+    text = json.dumps(config, sort_keys=True)
+    return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+
+
+def load_table(folder: str | Path) -> pd.DataFrame:
+    """All records of a folder: one row for each run, one column for each setting and each measured number.
+
+    Raises:
+        FileNotFoundError: if the folder has no record.
+    """
+    records = [json.loads(path.read_text()) for path in sorted(Path(folder).glob("*.json"))]
+    if not records:
+        raise FileNotFoundError(f"{folder} has no records; python -m samil_lite.experiments makes them")
+    return pd.DataFrame([{**r["config"], **r["result"], "seconds": r["seconds"]} for r in records])
+
+
+def _run_cell(run: Callable[[Config], dict[str, Any]], config: Config, folder: Path, one_thread: bool) -> None:
+    if one_thread:
+        torch.set_num_threads(1)
+    start = time.perf_counter()
+    record = {
+        "config": config,
+        "result": run(config),
+        "seconds": round(time.perf_counter() - start, 2),
+        **_provenance(),
+    }
+    path = record_path(folder, config)
+    part = path.with_suffix(f".{os.getpid()}.part")  # not *.json: a torn file is never taken for a record
+    part.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    os.replace(part, path)
+
+
+def _provenance() -> dict[str, Any]:
+    """Where and with what a record was made."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    changed = subprocess.run([*git, "status", "--porcelain", "*.py"], capture_output=True, text=True, check=False)
+    return {
+        "commit": commit.stdout.strip() + ("+changes" if changed.stdout else "") if commit.returncode == 0 else None,
+        "device": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"cpu, {torch.get_num_threads()} threads",
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in ("numpy", "torch")}},
+    }

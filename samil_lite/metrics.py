@@ -1,0 +1,122 @@
+"""Scores of bags, scores of attention, and intervals for their means."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Scores of a model on a set of bags; for several classes precision, recall, F-score and AUC are macro averages.
+
+    A score that is not defined (AUC without both classes, precision without a positive prediction, recall without
+    a positive bag) is NaN, and a warning says why.
+    """
+
+    accuracy: float
+    precision: float
+    recall: float
+    f_score: float
+    auc: float
+    loss: float
+
+
+def check_labels(labels: Tensor | None, n_classes: int) -> Tensor:
+    """The labels, if a model with `n_classes` (1 for binary) can be trained or scored on them, else a ValueError."""
+    if labels is None:
+        raise ValueError("labels: expected one for each bag, but these bags have none")
+    highest = max(n_classes - 1, 1)
+    if int(labels.max()) > highest:
+        raise ValueError(
+            f"labels: a model with n_classes={n_classes} expects 0 to {highest}, got {int(labels.max())}; "
+            "build the model with n_classes=the number of classes"
+        )
+    return labels
+
+
+def bag_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over bags of the negative log-likelihood: binary for logits (B,), categorical for (B, C)."""
+    if logits.ndim == 1:
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+    return torch.nn.functional.cross_entropy(logits, labels)
+
+
+def bag_metrics(logits: Tensor, labels: Tensor) -> Metrics:
+    """All scores of `Metrics` from logits (B,) or (B, C) and labels (B,)."""
+    from sklearn.metrics import precision_recall_fscore_support, roc_auc_score  # slow to import
+
+    y = labels.numpy()
+    binary = logits.ndim == 1
+    scores = (logits if binary else logits.softmax(1)).double().numpy()
+    predicted = (scores > 0).astype(int) if binary else scores.argmax(1)
+    precision, recall, f_score, _ = precision_recall_fscore_support(
+        y, predicted, average="binary" if binary else "macro", zero_division=np.nan
+    )
+    classes = 2 if binary else logits.shape[1]
+    if len(np.unique(y)) == classes:
+        auc = roc_auc_score(y, scores) if binary else roc_auc_score(y, scores, multi_class="ovr")
+    else:
+        auc = np.nan
+    for name, value, reason in (
+        ("AUC", auc, f"needs bags of all {classes} classes"),
+        ("precision", precision, "needs a positive prediction"),
+        ("recall", recall, "needs a positive bag"),
+    ):
+        if np.isnan(value):
+            warnings.warn(f"{name} is not defined on these {len(y)} bags: it {reason}", stacklevel=3)
+    return Metrics(
+        accuracy=float((predicted == y).mean()),
+        precision=float(precision),
+        recall=float(recall),
+        f_score=float(f_score),
+        auc=float(auc),
+        loss=float(bag_loss(logits, labels)),
+    )
+
+
+def attention_auc(attention: Tensor, key: Tensor, offsets: Tensor) -> np.ndarray:
+    """How well attention ranks the key instances of each bag first.
+
+    For each bag, the probability that a key instance drawn at random has a larger weight than another instance drawn
+    at random, ties counting one half: 1 is perfect, 0.5 is chance.
+
+    Args:
+        attention: weights, shape (N,).
+        key: booleans, True at key instances, shape (N,).
+        offsets: where each bag begins, shape (B + 1,).
+
+    Returns:
+        One AUC for each bag, shape (B,); NaN where a bag has key instances only, or none.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    if key.dtype != torch.bool or key.shape != attention.shape:
+        raise ValueError(
+            f"key: expected booleans of shape {tuple(attention.shape)}, got {key.dtype} {tuple(key.shape)}"
+        )
+    sizes = offsets.diff().tolist()
+    bags = zip(attention.cpu().split(sizes), key.cpu().split(sizes), strict=True)
+    return np.array([roc_auc_score(k, a) if 0 < k.sum() < len(k) else np.nan for a, k in bags])
+
+
+def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+    r"""Mean of independent runs and its confidence interval, :math:`\bar x \pm t_{n-1} \, s / \sqrt n` (Student).
+
+    Args:
+        values: one number for each run, at least two.
+        level: probability that the interval covers the true mean, if runs vary normally.
+
+    Returns:
+        mean, lower end, upper end.
+    """
+    from scipy import stats
+
+    x = np.asarray(values, dtype=float)
+    if x.ndim != 1 or len(x) < 2:
+        raise ValueError(f"values: expected at least two runs, got shape {x.shape}")
+    half = stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
+    return float(x.mean()), float(x.mean() - half), float(x.mean() + half)

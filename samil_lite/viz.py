@@ -1,0 +1,242 @@
+"""Figures: bags, attention on bags, curves with intervals. Colour-blind palette, white ground in both themes.
+
+Every figure is shown with `show(figure, alt)`, so that none is without a text that says what it shows.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from samil_lite.bags import Bags
+from samil_lite.metrics import mean_interval
+from samil_lite.training import History
+
+PALETTE = sns.color_palette("colorblind")
+KEY, OTHER, WEIGHT = PALETTE[1], "0.8", PALETTE[0]  # frame of key instances, of the others, bars of attention
+MARKERS = ("o", "s", "D", "^", "v", "P", "X")  # so that lines can be told apart without colour
+STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False}
+DPI = 160  # of stored pictures, which are shown at 100 dots an inch
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Shows a figure in a notebook with a text for those who cannot see it, and closes it.
+
+    The text travels in the output's metadata, where JupyterLab, nbconvert and the book look for it.
+    """
+    from IPython.display import display
+
+    if not alt.strip():
+        raise ValueError("alt: expected a text that says what the figure shows, got an empty one")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight", facecolor="white", dpi=DPI)
+    width = round(figure.get_figwidth() * 100)
+    plt.close(figure)
+    png = base64.b64encode(buffer.getvalue()).decode()
+    display({"image/png": png, "text/plain": alt}, metadata={"image/png": {"alt": alt, "width": width}}, raw=True)
+
+
+def bag(
+    bags: Bags,
+    attention: Tensor | None = None,
+    key: Tensor | None = None,
+    titles: Sequence[str] | None = None,
+    columns: int = 12,
+) -> Figure:
+    """Image bags as rows of pictures, each instance with its label and, if given, a bar for its attention weight.
+
+    Args:
+        bags: images (N, 1, height, width) or (N, 3, height, width), values on any scale; one row or more for each bag.
+        attention: weights, shape (N,); bars of one figure share their scale.
+        key: booleans, shape (N,): key instances get a thick frame.
+        titles: one line above each bag; the bag's label if None.
+        columns: instances in a row before it wraps.
+    """
+    rows_of = [-(-n // columns) for n in bags.sizes.tolist()]  # rows that each bag takes, rounded up
+    width = min(columns, int(bags.sizes.max()))
+    height = 1.2 if attention is None else 1.5  # of a row, in widths of a picture: names above, bars below
+    figure, axes = plt.subplots(
+        sum(rows_of), width, squeeze=False, figsize=(0.78 * width, 0.78 * (height + 0.3) * sum(rows_of))
+    )
+    for axis in axes.flat:
+        axis.axis("off")
+    first, tallest = 0, 1.0 if attention is None else float(attention.max())
+    for b, one in enumerate(bags):
+        start = int(bags.offsets[b])
+        title = titles[b] if titles else ("" if one.labels is None else f"label {one.labels.item()}")
+        axes[first, 0].text(0, 1.34, title, transform=axes[first, 0].transAxes, fontsize=10, va="bottom")
+        for i in range(one.n_instances):
+            axis = axes[first + i // columns, i % columns]
+            name = None if one.instance_labels is None else str(one.instance_labels[i].item())
+            _instance(axis, one.instances[i], name, key is not None and bool(key[start + i]))
+            if attention is not None:
+                _weight_bar(axis, float(attention[start + i]), tallest)
+        first += rows_of[b]
+    figure.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=0.12, hspace=height - 0.7)
+    return figure
+
+
+def describe_bag(bags: Bags, attention: Tensor | None = None, key: Tensor | None = None) -> str:
+    """Alt text for `bag`: the label of each bag and its instances, with weight and mark where there are any."""
+    texts = []
+    for b, one in enumerate(bags):
+        start = int(bags.offsets[b])
+        parts = []
+        for i in range(one.n_instances):
+            name = "?" if one.instance_labels is None else str(one.instance_labels[i].item())
+            notes = ["key"] if key is not None and bool(key[start + i]) else []
+            notes += [f"weight {float(attention[start + i]):.2f}"] if attention is not None else []
+            parts.append(f"{name} ({', '.join(notes)})" if notes else name)
+        label = "" if one.labels is None else f" with label {one.labels.item()}"
+        texts.append(f"Bag of {one.n_instances} instances{label}: {', '.join(parts)}.")
+    return " ".join(texts)
+
+
+def losses(history: History) -> Figure:
+    """Training and validation loss over epochs, with a line at the epoch whose weights were kept."""
+    figure, axis = _axes(5.2, 3)
+    epochs = range(1, len(history.train_loss) + 1)
+    axis.plot(epochs, history.train_loss, color=PALETTE[0], label="training")
+    if history.validation_loss:
+        axis.plot(epochs, history.validation_loss, color=PALETTE[1], linestyle="--", label="validation")
+        axis.axvline(history.best_epoch + 1, color="0.5", linestyle=":", label="kept")
+    axis.set(xlabel="epoch", ylabel="mean loss of a bag", ylim=(0, None))
+    axis.legend(frameon=False)
+    return figure
+
+
+def describe_losses(history: History) -> str:
+    """Alt text for `losses`."""
+    text = f"Training loss falls from {history.train_loss[0]:.2f} to {history.train_loss[-1]:.2f}"
+    text += f" in {len(history.train_loss)} epochs."
+    if history.validation_loss:
+        text += f" Validation loss is lowest, {min(history.validation_loss):.2f}, in epoch {history.best_epoch + 1}."
+    return text
+
+
+def curves(table: pd.DataFrame, x: str, y: str, by: str, labels: dict[str, str] | None = None) -> Figure:
+    """Learning curves: the mean of y over runs at each x, one line for each `by`, with 95 % intervals (Student).
+
+    Args:
+        table: one row for each run, with columns x, y and by.
+        x: column of the horizontal axis.
+        y: column whose mean is drawn.
+        by: column that tells the lines apart.
+        labels: texts for the axes, by column; the column's name if missing.
+    """
+    figure, axis = _axes(6, 3.6)
+    order = list(dict.fromkeys(table[by]))
+    sns.lineplot(
+        table, x=x, y=y, hue=by, style=by, hue_order=order, style_order=order, palette=PALETTE[: len(order)],
+        markers=list(MARKERS[: len(order)]), errorbar=_interval, err_style="bars",
+        err_kws={"capsize": 3}, ax=axis,
+    )  # fmt: skip
+    axis.set(xlabel=(labels or {}).get(x, x), ylabel=(labels or {}).get(y, y))
+    axis.legend(frameon=False, title=None)
+    return figure
+
+
+def comparison(table: pd.DataFrame, value: str, by: str, label: str | None = None) -> Figure:
+    """Every run as a dot, and for each `by` the mean of the runs with its 95 % interval (Student).
+
+    Args:
+        table: one row for each run, with columns `value` and `by`.
+        value: column that is compared.
+        by: column of the groups, one line each, in the order in which they first appear.
+        label: text of the axis; the column's name if None.
+    """
+    order = list(dict.fromkeys(table[by]))
+    figure, axis = _axes(6, 0.9 + 0.42 * len(order))
+    sns.stripplot(table, x=value, y=by, order=order, color="0.6", size=4, jitter=0.12, alpha=0.8, ax=axis, zorder=1)
+    sns.pointplot(
+        table, x=value, y=by, order=order, color=PALETTE[0], linestyle="none", marker="D", markersize=5,
+        capsize=0.25, err_kws={"linewidth": 1.5}, errorbar=_interval, ax=axis, zorder=3,
+    )  # fmt: skip
+    axis.set(xlabel=label or value, ylabel="")
+    axis.grid(axis="x", color="0.92")
+    axis.set_axisbelow(True)
+    return figure
+
+
+def describe_comparison(table: pd.DataFrame, value: str, by: str, label: str | None = None) -> str:
+    """Alt text for `comparison` and `curves` at one x: mean and interval of every group."""
+    parts = []
+    for name in dict.fromkeys(table[by]):
+        mean, low, high = mean_interval(table.loc[table[by] == name, value].to_numpy())
+        parts.append(f"{name} {mean:.3f} ({low:.3f} to {high:.3f})")
+    runs = table.groupby(by).size()
+    return f"{label or value}, mean and 95 % interval over {runs.min()} runs: {'; '.join(parts)}."
+
+
+def stepper(figures: Sequence[Figure], captions: Sequence[str], label: str) -> Any:
+    """A slider over figures drawn beforehand: plain HTML, so it works without a kernel, with keys and on a phone.
+
+    Args:
+        figures: one for each step; they are closed.
+        captions: what each figure shows, one for each; also its alt text.
+        label: what the slider changes, such as "Epoch".
+
+    Returns:
+        An object that a notebook shows when it is the last line of a cell.
+    """
+    import html
+
+    from IPython.display import HTML
+
+    if len(figures) != len(captions) or not figures:
+        raise ValueError(f"captions: expected one for each of {len(figures)} figures, got {len(captions)}")
+    frames = []
+    for i, (figure, caption) in enumerate(zip(figures, captions, strict=True)):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", facecolor="white", dpi=110)
+        plt.close(figure)
+        text, png = html.escape(caption), base64.b64encode(buffer.getvalue()).decode()
+        hidden = "" if i == 0 else " hidden"
+        frames.append(
+            f'<figure style="margin:0"{hidden}><img style="max-width:100%" alt="{text}" '
+            f'src="data:image/png;base64,{png}"><figcaption>{text}</figcaption></figure>'
+        )
+    change = (
+        "const f=this.closest('div').querySelectorAll('figure');f.forEach((x,i)=>{x.hidden=i!==Number(this.value)})"
+    )
+    return HTML(
+        f'<div><label>{html.escape(label)} <input type="range" min="0" max="{len(frames) - 1}" value="0" '
+        f'oninput="{change}"></label>{"".join(frames)}</div>'
+    )
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    with plt.rc_context(STYLE):
+        return plt.subplots(figsize=(width, height), layout="constrained")
+
+
+def _interval(values: pd.Series) -> tuple[float, float]:
+    return mean_interval(values.to_numpy())[1:]
+
+
+def _instance(axis: Axes, x: Tensor, name: str | None, is_key: bool) -> None:
+    """One picture with its name above and a frame that tells key instances."""
+    picture = x.permute(1, 2, 0).squeeze(-1).cpu()  # (height, width) or (height, width, 3)
+    low, high = picture.min(), picture.max()
+    axis.imshow((picture - low) / (high - low).clamp_min(1e-8), cmap="gray_r", vmin=0, vmax=1)
+    axis.axis("on")
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set(visible=True, color=KEY if is_key else OTHER, linewidth=3 if is_key else 1)
+    if name is not None:
+        axis.set_title(name, fontsize=9, pad=3, fontweight="bold" if is_key else "normal")
+
+
+def _weight_bar(axis: Axes, weight: float, tallest: float) -> None:
+    """The attention weight under a picture: a bar, full where the weight is the largest of the figure, and a number."""
+    for share, color in ((1.0, "0.93"), (weight / tallest, WEIGHT)):
+        axis.add_patch(Rectangle((0, -0.24), share, 0.14, color=color, transform=axis.transAxes, clip_on=False, lw=0))
+    axis.text(0.5, -0.29, f"{weight:.2f}", transform=axis.transAxes, ha="center", va="top", fontsize=8)
