@@ -68,7 +68,7 @@ def same_function(f: Function, reference: Function, *shapes: tuple[int, ...], tr
             y = function(*inputs)
             if not y.requires_grad:
                 raise CheckError("no gradient reaches the inputs: is everything computed with torch functions?")
-            results.append([y, *torch.autograd.grad(y.square().sum(), inputs)])
+            results.append([y.detach(), *torch.autograd.grad(y.square().sum(), inputs)])
         if results[0][0].shape != results[1][0].shape:
             raise CheckError(f"the shape should be {tuple(results[1][0].shape)}, not {tuple(results[0][0].shape)}")
         if not torch.allclose(results[0][0], results[1][0]):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Metrics:
-    """Scores of a model on a set of bags; for several classes precision, recall, F-score and AUC are macro averages.
+    """Scores of a model on a set of bags; precision, recall, F-score and AUC of three classes or more are macro means.
 
     A score that is not defined (AUC without both classes, precision without a positive prediction, recall without
     a positive bag) is NaN, and a warning says why.
@@ -50,17 +50,17 @@ def bag_metrics(logits: Tensor, labels: Tensor) -> Metrics:
     from sklearn.metrics import precision_recall_fscore_support, roc_auc_score  # slow to import
 
     y = labels.numpy()
-    binary = logits.ndim == 1
-    scores = (logits if binary else logits.softmax(1)).double().numpy()
-    predicted = (scores > 0).astype(int) if binary else scores.argmax(1)
-    precision, recall, f_score, _ = precision_recall_fscore_support(
-        y, predicted, average="binary" if binary else "macro", zero_division=np.nan
-    )
-    classes = 2 if binary else logits.shape[1]
-    if len(np.unique(y)) == classes:
-        auc = roc_auc_score(y, scores) if binary else roc_auc_score(y, scores, multi_class="ovr")
+    if logits.ndim == 1:
+        classes, scores = 2, logits.double().numpy()
+        predicted = (scores > 0).astype(int)
     else:
-        auc = np.nan
+        classes, probabilities = logits.shape[1], logits.double().softmax(1).numpy()
+        predicted = probabilities.argmax(1)
+        scores = probabilities[:, 1] if classes == 2 else probabilities
+    precision, recall, f_score, _ = precision_recall_fscore_support(
+        y, predicted, average="binary" if classes == 2 else "macro", zero_division=np.nan
+    )
+    auc = roc_auc_score(y, scores, multi_class="ovr") if len(np.unique(y)) == classes else np.nan
     for name, value, reason in (
         ("AUC", auc, f"needs bags of all {classes} classes"),
         ("precision", precision, "needs a positive prediction"),

@@ -101,10 +101,7 @@ def fit(
     run = _Run(model, _adam(model, lr, weight_decay), settings, None if checkpoint is None else Path(checkpoint))
     run.resume()
     history = run.history
-    bar = tqdm(
-        total=epochs, initial=len(history.train_loss), desc="fit", unit="epoch", leave=False,
-        disable=not progress or os.environ.get("TQDM_DISABLE") == "1",
-    )  # fmt: skip
+    bar = progress_bar(progress, total=epochs, initial=len(history.train_loss), desc="fit", unit="epoch", leave=False)
     try:
         with bar:
             while len(history.train_loss) < epochs and not (patience and history.stale_epochs() >= patience):
@@ -252,6 +249,11 @@ class _Run:
         if self.best:
             self.model.load_state_dict(self.best)
         self.model.eval()
+
+
+def progress_bar(show: bool, **options: Any) -> Any:
+    """A tqdm bar. Its own variable TQDM_DISABLE does not reach the form that it takes in notebooks."""
+    return tqdm(disable=not show or os.environ.get("TQDM_DISABLE") == "1", **options)
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
+
+from samil_lite.training import progress_bar
 
 Config = dict[str, Any]
 
@@ -41,8 +42,9 @@ def run_grid(
     missing = [cell for cell in cells if not record_path(folder, cell).exists()]
     jobs = (delayed(_run_cell)(run, cell, folder, workers > 1) for cell in missing)
     done = Parallel(n_jobs=workers, return_as="generator_unordered")(jobs)
-    for _ in tqdm(done, total=len(cells), initial=len(cells) - len(missing), unit="run", disable=not progress):
-        pass
+    with progress_bar(progress, total=len(cells), initial=len(cells) - len(missing), unit="run") as bar:
+        for _ in done:
+            bar.update()
 
 
 def record_path(folder: Path, config: Config) -> Path:

@@ -1,0 +1,95 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from samil_lite.experiments import load_table, mnist, run_grid
+from samil_lite.experiments.__main__ import main
+from samil_lite.experiments.records import record_path
+
+TINY = {"pool": "subset", "n_test": 20, "epochs": 2, "mean_size": 3, "width": 4}
+
+
+def tiny_cells(seeds: int = 2) -> list[dict]:
+    return mnist.cells(["standard"], ["abmilp", "instance-max"], [8], range(seeds), **TINY)
+
+
+def measured(folder: Path) -> dict[str, dict]:
+    """What was measured, by record name, without when and where."""
+    return {path.name: json.loads(path.read_text())["result"] for path in folder.glob("*")}
+
+
+def test_a_grid_makes_one_record_a_cell_and_repeats_nothing(tmp_path):
+    run_grid(tiny_cells(), mnist.run, tmp_path, progress=False)
+    table = load_table(tmp_path)
+    assert len(table) == 4
+    assert table["auc"].between(0, 1).all()
+    assert set(table["model"]) == {"abmilp", "instance-max"}
+    assert table.loc[table["model"] == "abmilp", "attention_auc"].notna().all()
+    record = json.loads(record_path(tmp_path, tiny_cells()[0]).read_text())
+    assert record["config"] == tiny_cells()[0]
+    assert {"commit", "device", "versions", "seconds"} <= set(record)
+
+    def never(config):
+        raise AssertionError("a finished cell ran again")
+
+    run_grid(tiny_cells(), never, tmp_path, progress=False)
+
+
+def test_workers_measure_the_same(tmp_path):
+    run_grid(tiny_cells(1), mnist.run, tmp_path / "one", progress=False)
+    run_grid(tiny_cells(1), mnist.run, tmp_path / "two", workers=2, progress=False)
+    one, two = measured(tmp_path / "one"), measured(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for name in one:
+        assert one[name] == pytest.approx(two[name], abs=1e-4)
+
+
+KILLED = """
+import sys; sys.path[:0] = [{tests!r}]
+from test_experiments import *
+run_grid(tiny_cells(30), mnist.run, {folder!r}, progress=False)
+"""
+
+
+def test_a_killed_grid_goes_on(tmp_path):
+    script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("*.json"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    before = measured_json(tmp_path)
+    assert 2 <= len(before) < 60
+    cells = tiny_cells(30)[: len(before) + 1]
+    run_grid(cells, mnist.run, tmp_path, progress=False)
+    after = measured_json(tmp_path)
+    assert len(after) == len(cells)
+    assert before.items() <= after.items()  # the finished ones were left alone
+
+
+def measured_json(folder: Path) -> dict[str, str]:
+    texts = {path.name: path.read_text() for path in folder.glob("*.json")}
+    for text in texts.values():
+        json.loads(text)  # none is torn
+    return texts
+
+
+def test_command_line(tmp_path, capsys):
+    run_grid(tiny_cells(), mnist.run, tmp_path, progress=False)
+    main(["summary", "mnist", "--folder", str(tmp_path)])
+    out = capsys.readouterr().out
+    assert out.count("2 runs") == 2
+    assert "abmilp" in out
+
+
+def test_bad_input_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"unknown settings \['epoch'\]; known are \['bags_per_step'"):
+        mnist.cells(["standard"], ["abmilp"], [8], [0], epoch=3)
+    with pytest.raises(FileNotFoundError, match="has no records"):
+        load_table(tmp_path)

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+import torch
+
+from samil_lite.metrics import attention_auc, bag_loss, bag_metrics, mean_interval
+
+
+def test_scores_by_counting():
+    """Six bags: 2 true positives, 1 false positive, 1 false negative, 2 true negatives."""
+    logits = torch.tensor([3.0, 1.0, 2.0, -1.0, -2.0, -3.0])
+    labels = torch.tensor([1, 1, 0, 1, 0, 0])
+    metrics = bag_metrics(logits, labels)
+    assert metrics.accuracy == pytest.approx(4 / 6)
+    assert metrics.precision == pytest.approx(2 / 3)
+    assert metrics.recall == pytest.approx(2 / 3)
+    assert metrics.f_score == pytest.approx(2 / 3)
+    assert metrics.auc == pytest.approx(7 / 9)  # 9 pairs: 3 rank above both others, 1 above two, −1 above two
+    p = torch.sigmoid(logits)
+    assert metrics.loss == pytest.approx(-torch.where(labels == 1, p, 1 - p).log().mean().item())
+
+
+def test_perfect_classes():
+    logits = 9 * torch.eye(3)[[0, 1, 2, 1]]
+    metrics = bag_metrics(logits, torch.tensor([0, 1, 2, 1]))
+    assert (metrics.accuracy, metrics.precision, metrics.recall, metrics.f_score, metrics.auc) == (1, 1, 1, 1, 1)
+
+
+def test_two_classes_and_one_logit_agree():
+    logits, labels = torch.randn(20), torch.arange(20) % 2
+    both = torch.stack([torch.zeros(20), logits], 1)
+    torch.testing.assert_close(bag_loss(both, labels), bag_loss(logits, labels))
+    assert bag_metrics(both, labels).auc == pytest.approx(bag_metrics(logits, labels).auc)
+
+
+def test_attention_auc_counts_pairs():
+    attention = torch.tensor([0.5, 0.3, 0.2, 0.6, 0.4, 1.0])
+    key = torch.tensor([True, False, True, False, False, True])
+    scores = attention_auc(attention, key, torch.tensor([0, 3, 5, 6]))
+    assert scores[0] == 0.5  # one pair won, one lost
+    assert np.isnan(scores[1:]).all()  # no key instance; key instances only
+    with pytest.raises(ValueError, match="key: expected booleans"):
+        attention_auc(attention, key.long(), torch.tensor([0, 3, 5, 6]))
+
+
+def test_interval_covers_as_often_as_it_says():
+    rng = np.random.RandomState(0)
+    intervals = [mean_interval(rng.normal(3, 2, 5)) for _ in range(2000)]
+    covered = np.mean([low < 3 < high for _, low, high in intervals])
+    assert 0.935 < covered < 0.965
+
+
+def test_interval_needs_two_runs():
+    with pytest.raises(ValueError, match="values: expected at least two runs"):
+        mean_interval([1.0])

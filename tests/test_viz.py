@@ -1,0 +1,92 @@
+import pandas as pd
+import pytest
+import torch
+
+import samil_lite as sl
+from samil_lite import viz
+
+
+@pytest.fixture
+def bags() -> sl.Bags:
+    return sl.data.mnist_bags("presence", 2, seed=1)
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return pd.DataFrame(
+        {"model": ["a", "a", "b", "b"] * 2, "n": [50] * 4 + [100] * 4, "auc": [0.7, 0.8, 0.6, 0.9, 0.8, 0.9, 0.7, 0.8]}
+    )
+
+
+def test_a_bag_shows_every_instance_with_label_weight_and_frame(bags):
+    key = torch.isin(bags.instance_labels, torch.tensor([7, 9]))
+    attention = torch.full((bags.n_instances,), 0.25)
+    figure = viz.bag(bags, attention, key, titles=["first", "second"], columns=5)
+    shown = [axis for axis in figure.axes if axis.images]
+    assert [axis.get_title() for axis in shown] == [str(d) for d in bags.instance_labels.tolist()]
+    assert [axis.spines["left"].get_edgecolor()[:3] == viz.KEY for axis in shown] == key.tolist()
+    texts = [text.get_text() for axis in figure.axes for text in axis.texts]
+    assert texts.count("0.25") == bags.n_instances
+    assert {"first", "second"} <= set(texts)
+
+
+def test_a_bag_needs_no_labels():
+    bags = sl.Bags.from_list([torch.rand(3, 3, 5, 5)])
+    assert len([axis for axis in viz.bag(bags).axes if axis.images]) == 3
+    assert viz.describe_bag(bags) == "Bag of 3 instances: ?, ?, ?."
+
+
+def test_description_of_a_bag():
+    bags = sl.Bags.from_list([torch.rand(2, 1, 2, 2)], [1], [torch.tensor([9, 4])])
+    text = viz.describe_bag(bags, torch.tensor([0.75, 0.25]), torch.tensor([True, False]))
+    assert text == "Bag of 2 instances with label 1: 9 (key, weight 0.75), 4 (weight 0.25)."
+
+
+def test_comparison_draws_every_run_the_mean_and_the_interval(table):
+    figure = viz.comparison(table, "auc", "model", "test AUC")
+    axis = figure.axes[0]
+    assert sum(len(dots.get_offsets()) for dots in axis.collections) == len(table)
+    assert [t.get_text() for t in axis.get_yticklabels()] == ["a", "b"]
+    assert axis.get_xlabel() == "test AUC"
+    means = [x for line in axis.lines for x in line.get_xdata() if line.get_marker() == "D"]
+    assert means == pytest.approx([0.8, 0.75])
+    assert "a 0.800 (0.670 to 0.930); b 0.750" in viz.describe_comparison(table, "auc", "model")
+
+
+def test_curves_tell_lines_apart_without_colour(table):
+    axis = viz.curves(table, "n", "auc", "model", {"n": "training bags"}).axes[0]
+    handles = axis.get_legend().legend_handles
+    assert len({(h.get_linestyle(), h.get_marker()) for h in handles}) == 2
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("training bags", "auc")
+
+
+def test_losses():
+    history = sl.History([0.7, 0.3, 0.2], [0.6, 0.4, 0.5], best_epoch=1)
+    axis = viz.losses(history).axes[0]
+    assert [line.get_label() for line in axis.lines] == ["training", "validation", "kept"]
+    assert "falls from 0.70 to 0.20 in 3 epochs. Validation loss is lowest, 0.40, in epoch 2" in viz.describe_losses(
+        history
+    )
+
+
+def test_show_sends_picture_and_alt_text(table, monkeypatch):
+    sent = {}
+    monkeypatch.setattr(
+        "IPython.display.display", lambda data, metadata, raw: sent.update(data=data, metadata=metadata)
+    )
+    viz.show(viz.comparison(table, "auc", "model"), "Two dots")
+    assert sent["data"]["text/plain"] == sent["metadata"]["image/png"]["alt"] == "Two dots"
+    assert sent["data"]["image/png"].startswith("iVBOR")
+    with pytest.raises(ValueError, match="alt: expected a text"):
+        viz.show(viz.comparison(table, "auc", "model"), " ")
+
+
+def test_stepper_has_one_labelled_picture_for_each_step(table):
+    figures = [viz.comparison(table, "auc", "model") for _ in range(3)]
+    html = viz.stepper(figures, ["one", "two", "<three>"], "Epoch").data
+    assert html.count("<img") == html.count('alt="') == 3
+    assert html.count(" hidden") == 2
+    assert 'max="2"' in html
+    assert "&lt;three&gt;" in html
+    with pytest.raises(ValueError, match="captions: expected one for each of 1 figures, got 2"):
+        viz.stepper(figures[:1], ["one", "two"], "Epoch")
