@@ -11,7 +11,7 @@ book: .venv/installed
 	$(BIN)/jupyter-book build . -W -n --keep-going --quiet
 	@echo "The book's first page: $(CURDIR)/_build/html/index.html"
 
-test: .venv/installed book
+test: book .venv/vnu
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -23,6 +23,10 @@ notebooks: .venv/installed
 
 repository: .venv/installed
 	$(BIN)/python tools/repository.py "$(URL)"
+
+# The HTML checker; its test is skipped where Java or npm is missing.
+.venv/vnu: .venv/installed
+	@if command -v java && command -v npm; then npm install --silent --no-fund --prefix $@ vnu-jar@26.9.27; fi >/dev/null
 
 clean:
 	rm -rf _build .venv

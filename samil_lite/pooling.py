@@ -17,11 +17,11 @@ class AttentionPool(nn.Module):
     r"""Attention-based MIL pooling (AbMILP), plain or gated.
 
     .. math::
-        a_i = \operatorname{softmax}_i\, w^\top \tanh(V h_i + b), \qquad z = \sum_i a_i h_i
+        a_i = \operatorname{softmax}_i\, w^\top \tanh(V h_i + b_V), \qquad z = \sum_i a_i h_i
 
-    and gated, with :math:`w^\top (\tanh(V h_i + b) \odot \operatorname{sigmoid}(U h_i + c))` in the softmax.
+    and gated, with :math:`w^\top (\tanh(V h_i + b_V) \odot \operatorname{sigmoid}(U h_i + b_U))` in the softmax.
     Source: `Ilse et al. (2018) <https://arxiv.org/abs/1802.04712>`__, equations 7 to 9. As in the authors' code, V
-    and U have biases b and c; w has none, because the softmax would cancel it.
+    and U have biases; w has none, because the softmax would cancel it.
 
     Args:
         dim: width d of the embeddings.

@@ -1,4 +1,4 @@
-"""Sphinx helper of the book: mathematics without a network, alt text of figures, the table of chapters."""
+"""Sphinx helper of the book: mathematics without a network, alt text of figures, tables from records, valid HTML."""
 
 import json
 import shutil
@@ -9,8 +9,19 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 from myst_nb.core.render import NbElementRenderer
+from myst_nb.sphinx_ import HideCodeCellNode
 
-ROOT = Path(__file__).parents[2]
+from samil_lite.data import KEY_DIGITS
+from samil_lite.experiments import load_table
+from samil_lite.metrics import mean_interval
+from samil_lite.models import MODELS
+
+RESULTS = Path(__file__).parents[1] / "results"
+FIRST_PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<link rel="icon" href="_static/logo.svg"><meta http-equiv="refresh" content="0; url={page}"></head>
+<body><a href="{page}">{title}</a></body></html>
+"""
 MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")  # what the pages load
 
 
@@ -35,6 +46,23 @@ def copy_mathjax(app, exception):
             copy(source / part, target / part)
 
 
+def write_first_page(app, exception):
+    """The page at the book's address leads to the first one; Jupyter Book's own is not valid HTML."""
+    if not exception and app.builder.format == "html":
+        page = FIRST_PAGE.format(title=app.config.html_title, page=f"{app.config.root_doc}.html")
+        (Path(app.outdir) / "index.html").write_text(page, encoding="utf-8")
+
+
+def show_summary(translator, node):
+    """A folded cell's summary as one phrase; MyST-NB puts paragraphs there, which HTML does not allow."""
+    classes = " ".join(node["classes"])
+    translator.body.append(f'<details class="hide {classes}"><summary>{node["prompt_show"]}</summary>\n')
+
+
+def end_details(translator, node):
+    translator.body.append("</details>\n")
+
+
 def keep_alt_text():
     """Makes MyST-NB honour the alt text in the metadata of an output, as JupyterLab and nbconvert do."""
     render = NbElementRenderer.render_image
@@ -47,24 +75,54 @@ def keep_alt_text():
     NbElementRenderer.render_image = render_image
 
 
-class Chapters(Directive):
-    """A table of the chapters: what each needs and how long it runs, as `make notebooks` measured it."""
+class Table(Directive):
+    """A directive whose Markdown rows a function makes from stored records, so that no number is typed."""
 
     def run(self):
-        measured = json.loads((ROOT / "book" / "results" / "chapters.json").read_text())
-        rows = ["| Chapter | Needs | Runs in |", "|---|---|---|"]
-        for name, chapter in measured["chapters"].items():
-            needs = ", ".join(f"[{n[:2]}](../notebooks/{n}.ipynb)" for n in chapter["needs"]) or "—"
-            rows.append(f"| [{chapter['title']}](../notebooks/{name}.ipynb) | {needs} | {chapter['seconds']} s |")
-        rows += ["", f"Measured on {measured['device']}."]
         node = nodes.Element()
-        self.state.nested_parse(StringList(rows, source="chapters.json"), self.content_offset, node)
+        self.state.nested_parse(StringList(self.rows(), source="records"), self.content_offset, node)
         return node.children
+
+
+class Chapters(Table):
+    """What each chapter needs and how long it runs, as `make notebooks` measured it."""
+
+    def rows(self):
+        measured = json.loads((RESULTS / "chapters.json").read_text())
+        rows = ["| Chapter | Builds on | Runs in |", "|---|---|---|"]
+        for name, chapter in measured["chapters"].items():
+            needs = ", ".join(f"[{n[:2].lstrip('0')}](../notebooks/{n}.ipynb)" for n in chapter["needs"]) or "—"
+            minutes = f"{chapter['seconds'] / 60:.1f} min"
+            rows.append(f"| [{chapter['title']}](../notebooks/{name}.ipynb) | {needs} | {minutes} |")
+        return [*rows, "", f"Measured on {measured['device']}."]
+
+
+class MnistResults(Table):
+    """Test AUC and attention AUC of every model under every assumption, from the records."""
+
+    def rows(self):
+        table = load_table(RESULTS / "mnist")
+        table = table[table["n_bags"] == 200]
+        rows = ["| Assumption | Model | Runs | Test AUC | Accuracy | Attention AUC |", "|---|---|---|---|---|---|"]
+        for assumption in KEY_DIGITS:
+            for model in MODELS:
+                runs = table[(table["assumption"] == assumption) & (table["model"] == model)]
+                cells = [self.interval(runs[column]) for column in ("auc", "accuracy", "attention_auc")]
+                rows.append(f"| {assumption} | {model} | {len(runs)} | {' | '.join(cells)} |")
+        return rows
+
+    def interval(self, values):
+        if values.isna().any() or values.nunique() < 2:  # no weights, or the same weight for every instance
+            return "—"
+        return "{:.3f} ({:.3f} to {:.3f})".format(*mean_interval(values))
 
 
 def setup(app):
     keep_alt_text()
     app.connect("html-page-context", drop_repeated_scripts, priority=900)
     app.connect("build-finished", copy_mathjax)
+    app.connect("build-finished", write_first_page)
+    app.add_node(HideCodeCellNode, override=True, html=(show_summary, end_details))
     app.add_directive("chapters", Chapters)
+    app.add_directive("mnist-results", MnistResults)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -4,8 +4,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import pooch
-
 
 def fetch(folder: str, name: str, sha256: str, mirrors: Sequence[str]) -> Path:
     """Path of a file whose contents are known to be right.
@@ -24,6 +22,8 @@ def fetch(folder: str, name: str, sha256: str, mirrors: Sequence[str]) -> Path:
         ValueError: if the file is there but its contents are not the right ones.
         OSError: if it is not there and cannot be downloaded or written; the message says how to provide it.
     """
+    import pooch  # at first use: it brings tqdm's notebook form, which warns where ipywidgets is missing
+
     root = Path(os.environ.get("SAMIL_DATA") or pooch.os_cache("samil_lite"))
     path = root / folder / name
     if path.exists():

@@ -17,6 +17,7 @@ import torch
 from samil_lite.training import progress_bar
 
 Config = dict[str, Any]
+RESULTS = Path(__file__).parents[2] / "book" / "results"  # the records that come with the repository
 
 
 def run_grid(
@@ -40,7 +41,9 @@ def run_grid(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     missing = [cell for cell in cells if not record_path(folder, cell).exists()]
-    jobs = (delayed(_run_cell)(run, cell, folder, workers > 1) for cell in missing)
+    threads = 1 if workers > 1 else torch.get_num_threads()
+    origin = _origin(threads)  # once: what runs is the code that is loaded now, whatever is committed meanwhile
+    jobs = (delayed(_run_cell)(run, cell, folder, threads, origin) for cell in missing)
     done = Parallel(n_jobs=workers, return_as="generator_unordered")(jobs)
     with progress_bar(progress, total=len(cells), initial=len(cells) - len(missing), unit="run") as bar:
         for _ in done:
@@ -65,31 +68,26 @@ def load_table(folder: str | Path) -> pd.DataFrame:
     return pd.DataFrame([{**r["config"], **r["result"], "seconds": r["seconds"]} for r in records])
 
 
-def _run_cell(run: Callable[[Config], dict[str, Any]], config: Config, folder: Path, one_thread: bool) -> None:
-    if one_thread:
-        torch.set_num_threads(1)
+def _run_cell(
+    run: Callable[[Config], dict[str, Any]], config: Config, folder: Path, threads: int, origin: dict[str, Any]
+) -> None:
+    torch.set_num_threads(threads)
     start = time.perf_counter()
-    record = {
-        "config": config,
-        "result": run(config),
-        "seconds": round(time.perf_counter() - start, 2),
-        **_provenance(),
-    }
+    record = {"config": config, "result": run(config), **origin}
+    record["seconds"] = round(time.perf_counter() - start, 2)
     path = record_path(folder, config)
     part = path.with_suffix(f".{os.getpid()}.part")  # not *.json: a torn file is never taken for a record
     part.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     os.replace(part, path)
 
 
-def _provenance() -> dict[str, Any]:
-    """Where and with what a record was made."""
+def _origin(threads: int) -> dict[str, Any]:
+    """Where and with what records are made."""
     git = ["git", "-C", str(Path(__file__).parent)]
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     changed = subprocess.run([*git, "status", "--porcelain", "*.py"], capture_output=True, text=True, check=False)
     return {
         "commit": commit.stdout.strip() + ("+changes" if changed.stdout else "") if commit.returncode == 0 else None,
-        "device": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"cpu, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu, {threads} threads",
         "versions": {"python": platform.python_version(), **{p: version(p) for p in ("numpy", "torch")}},
     }

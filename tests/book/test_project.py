@@ -1,0 +1,113 @@
+"""The files that say what to install agree, and the repository's address stands in one place."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+# What Colab had when it was last recorded (2026-08). Installing the package there must replace nothing.
+COLAB = {
+    "python": "3.13", "torch": "2.11.0", "numpy": "2.1.3", "pandas": "2.2.3", "matplotlib": "3.10.0",
+    "seaborn": "0.13.2", "ipykernel": "6.17.1",
+}  # fmt: skip
+
+
+def pins() -> dict[str, str]:
+    lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
+    return {canonicalize_name(name): version for name, version in (line.split("==") for line in lines if line)}
+
+
+@pytest.mark.parametrize("text", PROJECT["dependencies"] + EXTRAS["book"] + EXTRAS["test"])
+def test_constraints_pin_what_the_project_needs(text):
+    requirement = Requirement(text)
+    assert requirement.specifier.contains(pins()[canonicalize_name(requirement.name)])
+
+
+def test_installed_versions_are_the_pinned_ones():
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "list", "--format=freeze", "--exclude-editable"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    installed = dict(line.split("==") for line in listed.splitlines())
+    installed = {canonicalize_name(name): version.split("+")[0] for name, version in installed.items()}
+    pinned = pins()
+    assert len(pinned.keys() & installed.keys()) > 100
+    # Not the other way round: what torch needs for CUDA, for instance, is installed on some machines only.
+    assert not {n: (v, pinned[n]) for n, v in installed.items() if n in pinned and pinned[n] != v}
+
+
+def test_conda_environment_agrees():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python = next(d for d in environment["dependencies"] if str(d).startswith("python="))
+    assert Requirement(f"python{PROJECT['requires-python']}").specifier.contains(python.removeprefix("python="))
+    pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert pip == ["--constraint constraints.txt", "--editable .[book,test]"]
+    assert f"'.[{','.join(EXTRAS)}]'" in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize("text", PROJECT["dependencies"])
+def test_colab_meets_the_lower_bounds(text):
+    requirement = Requirement(text)
+    assert all(specifier.operator == ">=" for specifier in requirement.specifier)
+    if requirement.name in COLAB:
+        assert requirement.specifier.contains(COLAB[requirement.name])
+
+
+def test_address_changes_everywhere_and_back(tmp_path):
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    for name in tracked:
+        if (ROOT / name).suffix in {".md", ".ipynb", ".toml", ".yml", ".cff"} or name.startswith("tools/"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tmp_path / name)
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+
+    def texts() -> dict[str, str]:
+        return {str(p): p.read_text() for p in tmp_path.rglob("*") if p.is_file() and ".git" not in p.parts}
+
+    def change(url: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "tools/repository.py", url], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    before = texts()
+    old = PROJECT["urls"]["Repository"]
+    assert change("https://github.com/someone/bags-2.git").returncode == 0
+    slug = old.removeprefix("https://github.com/")
+    assert not [name for name, text in texts().items() if re.search(rf"[/:]{re.escape(slug)}", text)]
+    changed = {Path(name).name for name in before if before[name] != texts()[name]}
+    assert {"pyproject.toml", "_config.yml", "README.md", "CITATION.cff", "01_bags.ipynb"} <= changed
+    assert change(old).returncode == 0
+    assert texts() == before
+    bad = change("gitlab.com/someone")
+    assert bad.returncode == 1
+    assert "URL: expected https://github.com/OWNER/NAME" in bad.stderr
+    assert texts() == before
+
+
+def test_importing_is_quick():
+    """Importing the package must not import the slow ones: plotting, tables and scikit-learn come at first use."""
+    code = (
+        "import samil_lite, sys; print([m for m in ('matplotlib', 'pandas', 'seaborn', 'sklearn') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_every_public_name_exists():
+    import samil_lite as sl
+
+    assert all(hasattr(sl, name) for name in sl.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = sl.nothing
