@@ -144,6 +144,15 @@ def curves(table: pd.DataFrame, x: str, y: str, by: str, labels: dict[str, str] 
     return figure
 
 
+def describe_curves(table: pd.DataFrame, x: str, y: str, by: str, labels: dict[str, str] | None = None) -> str:
+    """Alt text for `curves`: where the mean of every line starts and ends."""
+    ends = sorted(table[x].unique())[:: max(1, table[x].nunique() - 1)]  # the smallest and the largest x
+    means = table.groupby([by, x])[y].mean()
+    lines = [f"{name} " + " to ".join(f"{means[name, end]:.3f}" for end in ends) for name in dict.fromkeys(table[by])]
+    x_name, y_name = ((labels or {}).get(column, column) for column in (x, y))
+    return f"Mean {y_name} from {x_name} {ends[0]} to {ends[-1]}: {'; '.join(lines)}."
+
+
 def comparison(table: pd.DataFrame, value: str, by: str, label: str | None = None) -> Figure:
     """Every run as a dot, and for each `by` the mean of the runs with its 95 % interval (Student).
 
@@ -167,7 +176,7 @@ def comparison(table: pd.DataFrame, value: str, by: str, label: str | None = Non
 
 
 def describe_comparison(table: pd.DataFrame, value: str, by: str, label: str | None = None) -> str:
-    """Alt text for `comparison` and `curves` at one x: mean and interval of every group."""
+    """Alt text for `comparison`: mean and interval of every group."""
     parts = []
     for name in dict.fromkeys(table[by]):
         mean, low, high = mean_interval(table.loc[table[by] == name, value].to_numpy())

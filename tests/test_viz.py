@@ -58,6 +58,8 @@ def test_curves_tell_lines_apart_without_colour(table):
     handles = axis.get_legend().legend_handles
     assert len({(h.get_linestyle(), h.get_marker()) for h in handles}) == 2
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("training bags", "auc")
+    text = viz.describe_curves(table, "n", "auc", "model", {"n": "training bags"})
+    assert text == "Mean auc from training bags 50 to 100: a 0.750 to 0.850; b 0.750 to 0.750."
 
 
 def test_losses():

@@ -48,10 +48,9 @@ def test_stored_clean(path):
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert [cell.id for cell in notebook.cells] == [f"cell-{i:03}" for i in range(1, len(notebook.cells) + 1)]
     assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
-    text = path.read_text(encoding="utf-8")
+    text = re.sub(r"[A-Za-z0-9+/=]{200,}", "picture", path.read_text(encoding="utf-8"))  # base64 may spell anything
     assert "widget-view" not in text
-    assert str(ROOT.parent) not in text.replace(ROOT.name, "")
-    assert not re.search(r"/(home|root|Users)/", text)
+    assert not re.search(r"/(home|root|Users|work|tmp)/", text), "a path of the machine that ran it"
 
 
 @chapters
