@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -164,11 +165,14 @@ def comparison(table: pd.DataFrame, value: str, by: str, label: str | None = Non
     """
     order = list(dict.fromkeys(table[by]))
     figure, axis = _axes(6, 0.9 + 0.42 * len(order))
-    sns.stripplot(table, x=value, y=by, order=order, color="0.6", size=4, jitter=0.12, alpha=0.8, ax=axis, zorder=1)
     sns.pointplot(
         table, x=value, y=by, order=order, color=PALETTE[0], linestyle="none", marker="D", markersize=5,
         capsize=0.25, err_kws={"linewidth": 1.5}, errorbar=_interval, ax=axis, zorder=3,
     )  # fmt: skip
+    for place, name in enumerate(order):
+        runs = table.loc[table[by] == name, value]
+        spread = np.linspace(-0.12, 0.12, len(runs))  # not at random: the same runs make the same picture
+        axis.scatter(runs, place + spread, color="0.6", s=16, alpha=0.8, linewidths=0, zorder=1)
     axis.set(xlabel=label or value, ylabel="")
     axis.grid(axis="x", color="0.92")
     axis.set_axisbelow(True)

@@ -1,3 +1,5 @@
+import io
+
 import pandas as pd
 import pytest
 import torch
@@ -51,6 +53,14 @@ def test_comparison_draws_every_run_the_mean_and_the_interval(table):
     means = [x for line in axis.lines for x in line.get_xdata() if line.get_marker() == "D"]
     assert means == pytest.approx([0.8, 0.75])
     assert "a 0.800 (0.670 to 0.930); b 0.750" in viz.describe_comparison(table, "auc", "model")
+
+
+def test_the_same_runs_make_the_same_picture(table):
+    """Else every execution of a chapter would store other pictures."""
+    files = [io.BytesIO(), io.BytesIO()]
+    for file in files:
+        viz.comparison(table, "auc", "model").savefig(file)
+    assert files[0].getvalue() == files[1].getvalue()
 
 
 def test_curves_tell_lines_apart_without_colour(table):
