@@ -72,8 +72,7 @@ class MeanPool(nn.Module):
     def forward(self, h: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Pools (N, d) to (B, d) and returns the weights 1/n, shape (N,); see `AttentionPool.forward`."""
         _check(h, offsets)
-        sizes = offsets.diff().to(h.dtype)
-        return segment_mean(h, offsets), (1 / sizes).repeat_interleave(offsets.diff(), output_size=len(h))
+        return segment_mean(h, offsets), _equal_weights(h, offsets)
 
 
 class MeanProbabilityPool(nn.Module):
@@ -89,14 +88,19 @@ class MeanProbabilityPool(nn.Module):
     def forward(self, s: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
         """Pools instance logits (N, C) to bag logits (B, C), with C = 1 for binary; the weights are 1/n."""
         _check(s, offsets)
-        sizes = offsets.diff().to(s.dtype)
         if s.shape[1] == 1:  # log P and log (1 - P) are pooled, their difference is the logit
             both = nn.functional.logsigmoid(torch.cat([s, -s], dim=1))  # (N, 2)
             log_yes, log_no = segment_logsumexp(both, offsets).unbind(1)  # (B,), (B,); the 1/n cancels
             pooled = (log_yes - log_no)[:, None]  # (B, 1)
         else:
-            pooled = segment_logsumexp(s.log_softmax(1), offsets) - sizes.log()[:, None]  # (B, C)
-        return pooled, (1 / sizes).repeat_interleave(offsets.diff(), output_size=len(s))
+            pooled = segment_logsumexp(s.log_softmax(1), offsets) - offsets.diff().to(s.dtype).log()[:, None]  # (B, C)
+        return pooled, _equal_weights(s, offsets)
+
+
+def _equal_weights(h: Tensor, offsets: Tensor) -> Tensor:
+    """Weight 1/n for every instance of a bag of n, shape (N,), in the type of h."""
+    sizes = offsets.diff()
+    return (1 / sizes.to(h.dtype)).repeat_interleave(sizes, output_size=len(h))
 
 
 def _check(h: Tensor, offsets: Tensor, dim: int | None = None) -> None:

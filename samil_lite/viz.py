@@ -37,12 +37,12 @@ def show(figure: Figure, alt: str) -> None:
 
     if not alt.strip():
         raise ValueError("alt: expected a text that says what the figure shows, got an empty one")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", bbox_inches="tight", facecolor="white", dpi=DPI)
     width = round(figure.get_figwidth() * 100)
-    plt.close(figure)
-    png = base64.b64encode(buffer.getvalue()).decode()
-    display({"image/png": png, "text/plain": alt}, metadata={"image/png": {"alt": alt, "width": width}}, raw=True)
+    display(
+        {"image/png": _png(figure, dpi=DPI, bbox_inches="tight"), "text/plain": alt},
+        metadata={"image/png": {"alt": alt, "width": width}},
+        raw=True,
+    )
 
 
 def bag(
@@ -147,7 +147,7 @@ def curves(table: pd.DataFrame, x: str, y: str, by: str, labels: dict[str, str] 
 
 def describe_curves(table: pd.DataFrame, x: str, y: str, by: str, labels: dict[str, str] | None = None) -> str:
     """Alt text for `curves`: where the mean of every line starts and ends."""
-    ends = sorted(table[x].unique())[:: max(1, table[x].nunique() - 1)]  # the smallest and the largest x
+    ends = sorted({table[x].min(), table[x].max()})  # one, if there is one x only
     means = table.groupby([by, x])[y].mean()
     lines = [f"{name} " + " to ".join(f"{means[name, end]:.3f}" for end in ends) for name in dict.fromkeys(table[by])]
     x_name, y_name = ((labels or {}).get(column, column) for column in (x, y))
@@ -169,8 +169,7 @@ def comparison(table: pd.DataFrame, value: str, by: str, label: str | None = Non
         table, x=value, y=by, order=order, color=PALETTE[0], linestyle="none", marker="D", markersize=5,
         capsize=0.25, err_kws={"linewidth": 1.5}, errorbar=_interval, ax=axis, zorder=3,
     )  # fmt: skip
-    for place, name in enumerate(order):
-        runs = table.loc[table[by] == name, value]
+    for place, (_, runs) in enumerate(table.groupby(by, sort=False)[value]):  # in the order of `order`
         spread = np.linspace(-0.12, 0.12, len(runs))  # not at random: the same runs make the same picture
         axis.scatter(runs, place + spread, color="0.6", s=16, alpha=0.8, linewidths=0, zorder=1)
     axis.set(xlabel=label or value, ylabel="")
@@ -182,8 +181,8 @@ def comparison(table: pd.DataFrame, value: str, by: str, label: str | None = Non
 def describe_comparison(table: pd.DataFrame, value: str, by: str, label: str | None = None) -> str:
     """Alt text for `comparison`: mean and interval of every group."""
     parts = []
-    for name in dict.fromkeys(table[by]):
-        mean, low, high = mean_interval(table.loc[table[by] == name, value].to_numpy())
+    for name, values in table.groupby(by, sort=False)[value]:
+        mean, low, high = mean_interval(values.to_numpy())
         parts.append(f"{name} {mean:.3f} ({low:.3f} to {high:.3f})")
     runs = table.groupby(by).size()
     return f"{label or value}, mean and 95 % interval over {runs.min()} runs: {'; '.join(parts)}."
@@ -208,10 +207,7 @@ def stepper(figures: Sequence[Figure], captions: Sequence[str], label: str) -> A
         raise ValueError(f"captions: expected one for each of {len(figures)} figures, got {len(captions)}")
     frames = []
     for i, (figure, caption) in enumerate(zip(figures, captions, strict=True)):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", facecolor="white", dpi=110)
-        plt.close(figure)
-        text, png = html.escape(caption), base64.b64encode(buffer.getvalue()).decode()
+        text, png = html.escape(caption), _png(figure, dpi=110)  # not cut to fit: all frames have one size
         hidden = "" if i == 0 else " hidden"
         frames.append(
             f'<figure style="margin:0"{hidden}><img style="max-width:100%" alt="{text}" '
@@ -224,6 +220,14 @@ def stepper(figures: Sequence[Figure], captions: Sequence[str], label: str) -> A
         f'<div><label>{html.escape(label)} <input type="range" min="0" max="{len(frames) - 1}" value="0" '
         f'oninput="{change}"></label>{"".join(frames)}</div>'
     )
+
+
+def _png(figure: Figure, **options: Any) -> str:
+    """The figure as a PNG on white ground, base64; closes it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor="white", **options)
+    plt.close(figure)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:

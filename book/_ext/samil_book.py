@@ -12,11 +12,10 @@ from myst_nb.core.render import NbElementRenderer
 from myst_nb.sphinx_ import HideCodeCellNode
 
 from samil_lite.data import KEY_DIGITS
-from samil_lite.experiments import load_table
+from samil_lite.experiments import RESULTS, load_table
 from samil_lite.metrics import mean_interval
 from samil_lite.models import MODELS
 
-RESULTS = Path(__file__).parents[1] / "results"
 FIRST_PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <link rel="icon" href="_static/logo.svg"><meta http-equiv="refresh" content="0; url={page}"></head>

@@ -2,12 +2,13 @@
 
 import json
 import re
-import tomllib
 from itertools import pairwise
 from pathlib import Path
 
 import nbformat
 import pytest
+
+from tools.repository import slug
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
@@ -66,7 +67,7 @@ def test_anatomy(path):
     notebook = read(path)
     first, cells = notebook.cells[0].source, notebook.cells
     assert first.startswith(f"# {int(path.stem[:2])} · ")
-    assert f"https://colab.research.google.com/github/{slug()}/blob/main/notebooks/{path.name}" in first
+    assert f"https://colab.research.google.com/github/{slug(ROOT)}/blob/main/notebooks/{path.name}" in first
     assert code_cells(path)[0].source == code_cells(CHAPTERS[0])[0].source  # one set-up cell for all
     headings = [
         re.match(r"(#+) ", line)[1] for c in cells if c.cell_type == "markdown" for line in headings_of(c.source)
@@ -86,11 +87,6 @@ def test_anatomy(path):
 
 def headings_of(source: str) -> list[str]:
     return [line for line in source.splitlines() if re.match(r"#+ ", line)]
-
-
-def slug() -> str:
-    url = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
-    return url.removeprefix("https://github.com/")
 
 
 @chapters

@@ -12,6 +12,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tools.repository import slug
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
@@ -85,8 +87,7 @@ def test_address_changes_everywhere_and_back(tmp_path):
     before = texts()
     old = PROJECT["urls"]["Repository"]
     assert change("https://github.com/someone/bags-2.git").returncode == 0
-    slug = old.removeprefix("https://github.com/")
-    assert not [name for name, text in texts().items() if re.search(rf"[/:]{re.escape(slug)}", text)]
+    assert not [name for name, text in texts().items() if re.search(rf"[/:]{re.escape(slug(ROOT))}", text)]
     changed = {Path(name).name for name in before if before[name] != texts()[name]}
     assert {"pyproject.toml", "_config.yml", "README.md", "CITATION.cff", "01_bags.ipynb"} <= changed
     assert change(old).returncode == 0
