@@ -3,8 +3,11 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from samil_lite import kernels
+from samil_lite.attention import KernelSelfAttention
 from samil_lite.bags import Bags
 from samil_lite.encoders import LeNet5
+from samil_lite.kernel_attention import kernel_attention
 from samil_lite.metrics import Metrics
 from samil_lite.models import MILClassifier, MILOutput, build
 from samil_lite.pooling import AttentionPool, MaxPool, MeanPool
@@ -18,6 +21,7 @@ __all__ = [
     "AttentionPool",
     "Bags",
     "History",
+    "KernelSelfAttention",
     "LeNet5",
     "MILClassifier",
     "MILOutput",
@@ -31,6 +35,8 @@ __all__ = [
     "evaluate",
     "experiments",
     "fit",
+    "kernel_attention",
+    "kernels",
     "predict",
     "viz",
 ]

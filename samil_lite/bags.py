@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samil_lite.segments import bag_index, check_offsets
+from samil_lite.segments import bag_index, check_offsets, pad
 
 Array = Tensor | np.ndarray
 
@@ -117,12 +117,7 @@ class Bags:
 
     def padded(self) -> tuple[Tensor, Tensor]:
         """Padded instances (B, n_max, …), zero where there is none, and the mask (B, n_max), True at instances."""
-        sizes = self.sizes
-        n_max = int(sizes.max())
-        mask = torch.arange(n_max, device=self.device) < sizes[:, None]  # (B, n_max)
-        x = self.instances.new_zeros(len(self), n_max, *self.instances.shape[1:])  # (B, n_max, …)
-        x[mask] = self.instances
-        return x, mask
+        return pad(self.instances, self.offsets)
 
     def to(self, device: torch.device | str) -> "Bags":
         """The same bags on another device."""

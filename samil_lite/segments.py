@@ -32,6 +32,19 @@ def bag_index(offsets: Tensor, n: int) -> Tensor:
     return torch.repeat_interleave(bags, offsets.diff(), output_size=n)
 
 
+def pad(x: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """Padded bags (B, n_max, …), zero where there is no instance, and the mask (B, n_max), True at instances.
+
+    `padded[mask]` gives the rows (N, …) back.
+    """
+    sizes = offsets.diff()
+    n_max = int(sizes.max())
+    mask = torch.arange(n_max, device=x.device) < sizes[:, None]  # (B, n_max)
+    padded = x.new_zeros(len(sizes), n_max, *x.shape[1:])  # (B, n_max, …)
+    padded[mask] = x
+    return padded, mask
+
+
 def segment_sum(x: Tensor, offsets: Tensor) -> Tensor:
     """Sum over each bag: (N, …) -> (B, …)."""
     out = x.new_zeros(len(offsets) - 1, *x.shape[1:])  # (B, …)

@@ -23,11 +23,13 @@ class History:
     Attributes:
         train_loss: mean over the training bags of the loss, as it was before each step.
         validation_loss: mean over the validation bags after the epoch; empty without validation bags.
+        scalars: the model's parameters of a single number, such as γ, by name: their values after the epoch.
         best_epoch: the epoch (from 0) whose weights the model has now.
     """
 
     train_loss: list[float] = field(default_factory=list)
     validation_loss: list[float] = field(default_factory=list)
+    scalars: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int = -1
 
     def stale_epochs(self) -> int:
@@ -51,6 +53,8 @@ def fit(
     bags_per_step: int = 8,
     lr: float = 5e-4,
     weight_decay: float = 1e-4,
+    gamma_lr: float | None = None,
+    gamma_weight_decay: float | None = None,
     patience: int | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
@@ -72,6 +76,9 @@ def fit(
         bags_per_step: bags per gradient step. The papers take 1; more bags make fewer, faster steps.
         lr: learning rate.
         weight_decay: L2 penalty of Adam, on all parameters.
+        gamma_lr: learning rate of the self-attention's γ; `lr` if None. Adam moves a parameter by about its learning
+            rate a step however small the gradient, so this decides how far γ can get from where it starts.
+        gamma_weight_decay: L2 penalty on γ; `weight_decay` if None.
         patience: stop after so many epochs without a lower validation loss; None: never.
         seed: of the order of bags and of dropout. Seed the model's own start before it is built.
         device: where to train; `default_device()` if None.
@@ -95,10 +102,12 @@ def fit(
     model.to(default_device() if device is None else device)
     settings = {
         "bags_per_step": bags_per_step, "lr": lr, "weight_decay": weight_decay, "seed": seed,
+        "gamma_lr": gamma_lr, "gamma_weight_decay": gamma_weight_decay,
         "train": [len(train), train.n_instances],
         "validation": None if validation is None else [len(validation), validation.n_instances],
     }  # fmt: skip
-    run = _Run(model, _adam(model, lr, weight_decay), settings, None if checkpoint is None else Path(checkpoint))
+    optimiser = _adam(model, lr, weight_decay, gamma_lr, gamma_weight_decay)
+    run = _Run(model, optimiser, settings, None if checkpoint is None else Path(checkpoint))
     run.resume()
     history = run.history
     bar = progress_bar(progress, total=epochs, initial=len(history.train_loss), desc="fit", unit="epoch", leave=False)
@@ -127,10 +136,12 @@ def predict(model: nn.Module, bags: Bags, bags_per_step: int = 32) -> MILOutput:
         steps = [model(bags[i : i + bags_per_step].to(device)) for i in range(0, len(bags), bags_per_step)]
     finally:
         model.train(was_training)
-    fields = zip(*steps, strict=True)  # all logits, all attention, …
-    logits, *others = (None if parts[0] is None else torch.cat(parts).cpu() for parts in fields)
+    fields = zip(*(step[:4] for step in steps), strict=True)  # all logits, all attention, …; β is not asked for
+    logits, attention, embedding, instance_logits = (
+        None if parts[0] is None else torch.cat(parts).cpu() for parts in fields
+    )
     assert logits is not None
-    return MILOutput(logits, *others)
+    return MILOutput(logits, attention, embedding, instance_logits)
 
 
 def evaluate(model: nn.Module, bags: Bags, bags_per_step: int = 32) -> Metrics:
@@ -181,11 +192,24 @@ def _mean_loss(model: nn.Module, bags: Bags) -> float:
     return bag_loss(predict(model, bags).logits, bags.labels.cpu()).item()
 
 
-def _adam(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+def _adam(
+    model: nn.Module, lr: float, weight_decay: float, gamma_lr: float | None, gamma_weight_decay: float | None
+) -> torch.optim.Optimizer:
+    is_gamma = {name: name.rpartition(".")[2] == "gamma" for name, _ in model.named_parameters()}
+    if not any(is_gamma.values()) and (gamma_lr, gamma_weight_decay) != (None, None):
+        raise ValueError("gamma_lr, gamma_weight_decay: this model has no parameter named gamma")
+    groups: list[dict[str, Any]] = [
+        {"params": [p for name, p in model.named_parameters() if not is_gamma[name]]},
+        {
+            "params": [p for name, p in model.named_parameters() if is_gamma[name]],
+            "lr": lr if gamma_lr is None else gamma_lr,
+            "weight_decay": weight_decay if gamma_weight_decay is None else gamma_weight_decay,
+        },
+    ]
     try:
-        return torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay, fused=True)
+        return torch.optim.Adam(groups, lr=lr, weight_decay=weight_decay, fused=True)
     except RuntimeError:  # a device without the fused step
-        return torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
+        return torch.optim.Adam(groups, lr=lr, weight_decay=weight_decay)
 
 
 def _check_arguments(**values: float) -> None:
@@ -206,7 +230,10 @@ class _Run:
     best: dict[str, Tensor] = field(default_factory=dict)
 
     def finish_epoch(self) -> None:
-        """Remembers the weights if they are the best so far, then writes the checkpoint."""
+        """Notes the single numbers, remembers the weights if they are the best so far, writes the checkpoint."""
+        for name, x in self.model.named_parameters():
+            if x.ndim == 0:
+                self.history.scalars.setdefault(name, []).append(x.item())
         losses = self.history.validation_loss
         if not losses or losses[-1] <= min(losses):
             self.history.best_epoch = len(self.history.train_loss) - 1

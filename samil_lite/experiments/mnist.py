@@ -10,28 +10,48 @@ import torch
 
 from samil_lite.data import KEY_DIGITS, mnist_bags
 from samil_lite.encoders import LeNet5
+from samil_lite.kernels import KERNELS
 from samil_lite.metrics import attention_auc
-from samil_lite.models import build
+from samil_lite.models import KERNEL_OF, build
 from samil_lite.training import evaluate, fit, predict
 
 TRAINING: dict[str, Any] = {"epochs": 60, "patience": 15, "bags_per_step": 8, "lr": 5e-4, "weight_decay": 1e-4}
 BAGS: dict[str, Any] = {"pool": "full", "mean_size": 10, "std_size": 2, "n_test": 1000, "width": 500}
+# Of models with self-attention only; None: as for the other parameters.
+SELF_ATTENTION: dict[str, Any] = {"gamma_lr": None, "gamma_weight_decay": None, "log_scores": False}
+# The paper's learning rate and batch. How long it trained is not known: here patience decides.
+PAPER: dict[str, Any] = {"lr": 1e-5, "bags_per_step": 1, "epochs": 200, "patience": 25}
 
 
 def cells(
-    assumptions: Sequence[str], models: Sequence[str], n_bags: Sequence[int], seeds: Sequence[int], **changes: Any
+    assumptions: Sequence[str],
+    models: Sequence[str],
+    n_bags: Sequence[int],
+    seeds: Sequence[int],
+    gammas: Sequence[float] = (0.0, 1.0),
+    **changes: Any,
 ) -> list[dict[str, Any]]:
-    """Every combination, as configurations for `run`; `changes` replace entries of TRAINING and BAGS.
+    """Every combination, as configurations for `run`, seeds outermost, so that early results are whole figures.
 
     Runs of one assumption, number of bags and seed share their bags, so models are compared in pairs.
+
+    Args:
+        assumptions: "standard", "presence", "threshold".
+        models: names that `build` knows.
+        n_bags: numbers of training bags.
+        seeds: of the bags and of the model's start.
+        gammas: where γ starts, for the models with self-attention; other models have one cell.
+        changes: replace entries of TRAINING, BAGS and SELF_ATTENTION.
     """
-    if unknown := set(changes) - set(TRAINING | BAGS):
-        raise ValueError(f"unknown settings {sorted(unknown)}; known are {sorted(TRAINING | BAGS)}")
+    known = {**TRAINING, **BAGS, **SELF_ATTENTION}
+    if unknown := set(changes) - set(known):
+        raise ValueError(f"unknown settings {sorted(unknown)}; known are {sorted(known)}")
+    settings = {name: changes.get(name, value) for name, value in known.items()}
+    plain = [{name: value for name, value in settings.items() if name not in SELF_ATTENTION}]
     return [
-        {"assumption": a, "model": m, "n_bags": n, "seed": s, **TRAINING, **BAGS, **changes}
-        for s, a, m, n in product(
-            seeds, assumptions, models, n_bags
-        )  # seeds outermost: early results are whole figures
+        {"assumption": a, "model": m, "n_bags": n, "seed": s, **rest}
+        for s, n, a, m in product(seeds, n_bags, assumptions, models)
+        for rest in ([{**settings, "gamma": gamma} for gamma in gammas] if m in KERNEL_OF else plain)
     ]
 
 
@@ -50,10 +70,14 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         for split, n in sizes.items()
     }
     torch.manual_seed(seed)
-    model = build(config["model"], LeNet5(config["width"]))
+    start = {"gamma": config["gamma"]} if "gamma" in config else {}
+    if config.get("log_scores"):
+        start["kernel"] = KERNELS[KERNEL_OF[config["model"]]](log_scores=True)  # type: ignore[call-arg]
+    model = build(config["model"], LeNet5(config["width"]), **start)
     history = fit(
-        model, bags["train"], bags["validation"], seed=seed, progress=False,
-        **{name: config[name] for name in TRAINING},
+        model, bags["train"], bags["validation"],
+        gamma_lr=config.get("gamma_lr"), gamma_weight_decay=config.get("gamma_weight_decay"),
+        seed=seed, progress=False, **{name: config[name] for name in TRAINING},
     )  # fmt: skip
     result = {
         **asdict(evaluate(model, bags["test"])),
@@ -61,6 +85,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         "best_epoch": history.best_epoch,
         "epochs_run": len(history.train_loss),
     }
+    for name, values in history.scalars.items():  # γ and the raw α after each epoch
+        result[name.rpartition(".")[2] + "_path"] = [round(x, 5) for x in values]
     positive = bags["test"][bags["test"].labels == 1]
     attention = predict(model, positive).attention
     if attention is not None and positive.instance_labels is not None:

@@ -1,0 +1,90 @@
+"""Self-attention with a kernel: every instance looks at the instances of its bag before they are pooled."""
+
+import math
+from typing import Literal, overload
+
+import torch
+from torch import Tensor, nn
+
+from samil_lite.kernel_attention import kernel_attention
+from samil_lite.kernels import Kernel, as_kernel
+
+
+class KernelSelfAttention(nn.Module):
+    r"""Self-attention with a kernel, a residual and a learned scale γ.
+
+    .. math::
+        q = W_q h, \quad k = W_k h, \quad v = W_v h, \qquad
+        \hat h_j = h_j + \gamma \sum_i \operatorname{softmax}_i \kappa_\alpha(k_i, q_j) \, v_i
+
+    with i over the instances of j's bag. Source: `Rymarczyk et al. (2021) <https://arxiv.org/abs/2005.12991>`__. The
+    kernel's α is the softplus of the parameter `raw_alpha`, so it stays positive and its gradient never dies.
+
+    Args:
+        dim: width d of the embeddings.
+        kernel: "dot", "rbf", "inverse_quadratic", "laplace", "module", or an object of `samil_lite.kernels`.
+        dim_qk: width of queries and keys; d // 8, at least 1, if None.
+        gamma: where γ starts. 0, the paper's, makes an untrained layer the identity; 1 is in the public code's kernels.
+        alpha: where α starts.
+        learn_alpha: whether α is learned.
+        bias: whether the three maps have biases, as in the public code.
+        backend: passed to `kernel_attention`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        kernel: str | Kernel = "dot",
+        dim_qk: int | None = None,
+        *,
+        gamma: float = 0.0,
+        alpha: float = 1.0,
+        learn_alpha: bool = True,
+        bias: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.kernel = as_kernel(kernel)
+        self.backend = backend
+        dim_qk = max(dim // 8, 1) if dim_qk is None else dim_qk
+        self.W_q = nn.Linear(dim, dim_qk, bias)
+        self.W_k = nn.Linear(dim, dim_qk, bias)
+        self.W_v = nn.Linear(dim, dim, bias)
+        self.gamma = nn.Parameter(torch.tensor(float(gamma)))
+        self.raw_alpha: nn.Parameter | None = None
+        if self.kernel.has_alpha:
+            if not alpha > 0:
+                raise ValueError(f"alpha: expected a number above 0, got {alpha}")
+            raw = torch.tensor(alpha + math.log(-math.expm1(-alpha)))  # softplus of this is alpha
+            self.raw_alpha = nn.Parameter(raw, requires_grad=learn_alpha)
+
+    @property
+    def alpha(self) -> Tensor | None:
+        """The kernel's α, one positive number; None for a kernel without."""
+        return None if self.raw_alpha is None else nn.functional.softplus(self.raw_alpha)
+
+    @overload
+    def forward(self, h: Tensor, offsets: Tensor, return_weights: Literal[False] = ...) -> Tensor: ...
+    @overload
+    def forward(self, h: Tensor, offsets: Tensor, return_weights: Literal[True]) -> tuple[Tensor, list[Tensor]]: ...
+    def forward(self, h: Tensor, offsets: Tensor, return_weights: bool = False) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Mixes the instances of each bag.
+
+        Args:
+            h: embeddings, shape (N, d).
+            offsets: where each bag begins, shape (B + 1,).
+            return_weights: whether to return β too; it changes nothing else.
+
+        Returns:
+            ĥ, shape (N, d); with `return_weights` also the list of β, one (n_b, n_b) for each bag, row j for query j.
+
+        Raises:
+            ValueError: if the offsets do not cut h into bags, or h has another width.
+        """
+        if h.ndim != 2 or h.shape[1] != self.W_v.in_features:
+            raise ValueError(f"h: expected embeddings of shape (N, {self.W_v.in_features}), got {tuple(h.shape)}")
+        q, k, v = self.W_q(h), self.W_k(h), self.W_v(h)  # (N, d_qk), (N, d_qk), (N, d)
+        if not return_weights:
+            return h + self.gamma * kernel_attention(q, k, v, self.kernel, self.alpha, offsets, self.backend)  # (N, d)
+        o, beta = kernel_attention(q, k, v, self.kernel, self.alpha, offsets, self.backend, return_weights=True)
+        return h + self.gamma * o, beta

@@ -1,0 +1,148 @@
+import pytest
+import torch
+from hypothesis import given
+from ragged import offsets_of, rows, shuffled, sizes
+from torch import Tensor, nn
+
+import samil_lite as sl
+from samil_lite.kernels import KERNELS, RBF
+from samil_lite.models import KERNEL_OF
+
+kernels = pytest.mark.parametrize("kernel", KERNELS)
+models = pytest.mark.parametrize("name", KERNEL_OF)
+
+
+def layer(kernel: str, **options) -> sl.KernelSelfAttention:
+    torch.manual_seed(0)
+    return sl.KernelSelfAttention(5, kernel, dim_qk=3, **{"gamma": 0.7, **options}).double()
+
+
+def small(name: str, **options) -> nn.Module:
+    torch.manual_seed(0)
+    return sl.build(name, nn.Sequential(nn.Linear(5, 8), nn.Tanh()), dim=8, hidden=3, **options).double()
+
+
+def bags_of(sizes: list[int]) -> sl.Bags:
+    return sl.Bags(rows(sizes), offsets_of(sizes))
+
+
+@kernels
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_layer_is_its_equation(kernel, bias):
+    attention, h, offsets = layer(kernel, bias=bias), rows([4, 2]), offsets_of([4, 2])
+    maps = (attention.W_q, attention.W_k, attention.W_v)
+    assert [x.bias is not None for x in maps] == [bias] * 3
+    q, k, v = (x(h) for x in maps)
+    expected = h + attention.gamma * sl.kernel_attention(q, k, v, kernel, attention.alpha, offsets)
+    torch.testing.assert_close(attention(h, offsets), expected)
+
+
+@kernels
+@given(sizes=sizes)
+def test_order_batch_and_weights(kernel, sizes):
+    attention, h, offsets, order = layer(kernel), rows(sizes), offsets_of(sizes), shuffled(sizes)
+    mixed = attention(h, offsets)
+    torch.testing.assert_close(attention(h[order], offsets), mixed[order])
+    alone = [attention(bag, torch.tensor([0, len(bag)])) for bag in h.split(sizes)]
+    torch.testing.assert_close(torch.cat(alone), mixed)
+    _, beta = attention(h, offsets, return_weights=True)
+    for b in beta:
+        torch.testing.assert_close(b.sum(1), torch.ones(len(b), dtype=b.dtype))
+
+
+@kernels
+def test_asking_for_the_weights_changes_nothing(kernel):
+    attention, h, offsets = layer(kernel), rows([3, 5]), offsets_of([3, 5])
+    with_weights, _ = attention(h, offsets, return_weights=True)
+    without = attention(h, offsets)
+    assert torch.equal(with_weights, without)
+    parameters = list(attention.parameters())
+    gradients = [torch.autograd.grad(x.pow(3).sum(), parameters) for x in (with_weights, without)]
+    for a, b in zip(*gradients, strict=True):
+        assert torch.equal(a, b)
+        assert (a != 0).any()
+
+
+@kernels
+def test_alpha_starts_where_asked_and_stays_positive(kernel):
+    attention = layer(kernel)
+    if not KERNELS[kernel].has_alpha:
+        assert attention.alpha is None
+        assert "raw_alpha" not in dict(attention.named_parameters())
+        return
+    assert attention.alpha.item() == pytest.approx(1)
+    assert layer(kernel, alpha=0.2).alpha.item() == pytest.approx(0.2)
+    assert layer(kernel, alpha=40.0).alpha.item() == pytest.approx(40)
+    assert not layer(kernel, learn_alpha=False).raw_alpha.requires_grad
+    with torch.no_grad():
+        attention.raw_alpha.fill_(-20)
+    assert attention.alpha > 0
+    attention(rows([4]), offsets_of([4])).pow(3).sum().backward()
+    assert attention.raw_alpha.grad != 0
+
+
+def test_default_width_of_queries():
+    assert sl.KernelSelfAttention(64).W_q.out_features == 8
+    assert sl.KernelSelfAttention(5).W_k.out_features == 1
+
+
+@models
+@given(sizes=sizes)
+def test_gamma_0_is_abmilp(name, sizes):
+    """From the same seed, and with AbMILP's weights loaded: not one bit differs."""
+    abmilp, model = small("abmilp"), small(name)
+    assert model.self_attention.gamma == 0
+    expected, output = abmilp(bags_of(sizes)), model(bags_of(sizes))
+    assert torch.equal(output.logits, expected.logits)
+    assert torch.equal(output.attention, expected.attention)
+
+
+@models
+def test_abmilps_weights_load_both_ways(name):
+    abmilp, model = small("abmilp"), small(name, gamma=1)
+    missing = model.load_state_dict(abmilp.state_dict(), strict=False)
+    assert not missing.unexpected_keys
+    assert all(key.startswith("self_attention.") for key in missing.missing_keys)
+    surplus = abmilp.load_state_dict(model.state_dict(), strict=False)
+    assert not surplus.missing_keys
+    assert all(key.startswith("self_attention.") for key in surplus.unexpected_keys)
+
+
+@models
+def test_model_returns_beta_only_when_asked(name):
+    model, bags = small(name, gamma=1), bags_of([3, 1, 4])
+    without, with_weights = model(bags), model(bags, return_weights=True)
+    assert without.self_attention is None
+    assert [tuple(b.shape) for b in with_weights.self_attention] == [(3, 3), (1, 1), (4, 4)]
+    for a, b in zip(without[:3], with_weights[:3], strict=True):
+        assert torch.equal(a, b)
+
+
+def test_abmilp_has_no_beta():
+    assert small("abmilp")(bags_of([3]), return_weights=True).self_attention is None
+
+
+def test_options_reach_the_layer():
+    model = small("gsa-abmilp", gamma=1, alpha=2.0, bias=True, dim_qk=4, kernel=RBF(log_scores=True))
+    attention = model.self_attention
+    assert attention.kernel.log_scores
+    assert attention.W_q.weight.shape == (4, 8)
+    assert attention.alpha.item() == pytest.approx(2)
+
+
+def bad_forward() -> Tensor:
+    return sl.KernelSelfAttention(4)(torch.zeros(3, 5), torch.tensor([0, 3]))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (bad_forward, r"h: expected embeddings of shape \(N, 4\), got \(3, 5\)"),
+        (lambda: sl.KernelSelfAttention(4, "rbf", alpha=0), "alpha: expected a number above 0, got 0"),
+        (lambda: sl.KernelSelfAttention(4, "rfb"), "kernel: unknown kernel 'rfb'; did you mean rbf"),
+        (lambda: sl.build("abmilp", gamma=1), "gamma: abmilp has no self-attention; sa-abmilp, gsa-abmilp"),
+    ],
+)
+def test_bad_input_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

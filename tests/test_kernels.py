@@ -1,0 +1,239 @@
+"""The kernels and `kernel_attention` against the equations, written as a double loop over queries and keys."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from ragged import offsets_of, rows, shuffled, sizes
+from torch import Tensor
+
+import samil_lite as sl
+from samil_lite.kernels import KERNELS, RBF, InverseQuadratic, Module, squared_distances
+
+# κ(k, q) of one pair, as the paper writes it; then the variants.
+FORMULAS = {
+    "dot": ("dot", lambda k, q, alpha: (k * q).sum()),
+    "rbf": ("rbf", lambda k, q, alpha: torch.exp(-alpha * ((k - q) ** 2).sum())),
+    "inverse_quadratic": ("inverse_quadratic", lambda k, q, alpha: 1 / (alpha * ((k - q) ** 2).sum() + 1)),
+    "laplace": ("laplace", lambda k, q, alpha: -(k - q).abs().sum()),
+    "module": ("module", lambda k, q, alpha: (k - q).norm() ** alpha - k.norm() ** alpha - q.norm() ** alpha),
+    "log rbf": (RBF(log_scores=True), lambda k, q, alpha: torch.exp(-alpha * ((k - q) ** 2).sum()).log()),
+    "log inverse_quadratic": (
+        InverseQuadratic(log_scores=True),
+        lambda k, q, alpha: torch.log(1 / (alpha * ((k - q) ** 2).sum() + 1)),
+    ),
+    "l1 module": (
+        Module(norm="l1"),
+        lambda k, q, alpha: (k - q).abs().sum() ** alpha - k.abs().sum() ** alpha - q.abs().sum() ** alpha,
+    ),
+}
+formulas = pytest.mark.parametrize("name", FORMULAS)
+kernels = pytest.mark.parametrize("kernel", [kernel for kernel, _ in FORMULAS.values()], ids=list(FORMULAS))
+ALPHAS = [0.3, 1.0, 1.7, 2.0]
+
+
+def one(x: float, **options) -> Tensor:
+    return torch.tensor(x, dtype=torch.float64, **options)
+
+
+def inputs_of(sizes: list[int], d: int = 3, d_v: int = 4) -> list[Tensor]:
+    return [rows(sizes, width, seed).requires_grad_() for width, seed in ((d, 0), (d, 1), (d_v, 2))]
+
+
+def loop(q: Tensor, k: Tensor, v: Tensor, formula, alpha: Tensor, offsets: Tensor) -> Tensor:
+    out = []
+    for start, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        for j in range(start, end):
+            scores = torch.stack([formula(k[i], q[j], alpha) for i in range(start, end)])
+            weights = scores.exp() / scores.exp().sum()
+            out.append(sum(weights[i - start] * v[i] for i in range(start, end)))
+    return torch.stack(out)
+
+
+@formulas
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("sizes", [[1], [2, 1, 5], [6, 3]])
+def test_values_and_gradients_are_those_of_the_double_loop(name, alpha, sizes):
+    kernel, formula = FORMULAS[name]
+    offsets, results = offsets_of(sizes), []
+    for compute in (
+        lambda q, k, v, a: sl.kernel_attention(q, k, v, kernel, a, offsets),
+        lambda q, k, v, a: loop(q, k, v, formula, a, offsets),
+    ):
+        inputs = [*inputs_of(sizes), one(alpha, requires_grad=True)]
+        out = compute(*inputs)
+        gradients = torch.autograd.grad(out.pow(3).sum(), inputs, allow_unused=True)
+        # A kernel without α, and q's own term in a bag of one, have no gradient: in one form None, in the other 0.
+        results.append(
+            [out, *(torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients, strict=True))]
+        )
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@formulas
+def test_gradcheck(name):
+    kernel, _ = FORMULAS[name]
+    inputs = [*inputs_of([3, 2]), one(1.3, requires_grad=True)]
+    assert torch.autograd.gradcheck(
+        lambda q, k, v, a: sl.kernel_attention(q, k, v, kernel, a, offsets_of([3, 2])), inputs
+    )
+
+
+@pytest.mark.parametrize(
+    ("kernel", "public"),
+    [
+        ("rbf", lambda q, k: (-((q - k) ** 2).sum()).exp()),
+        ("inverse_quadratic", lambda q, k: 1 / (((q - k) ** 2).sum() + 1)),
+        ("laplace", lambda q, k: (-(q - k).abs()).sum()),
+        (Module(norm="l1"), lambda q, k: ((q - k).abs() - q.abs() - k.abs()).sum()),
+    ],
+)
+def test_the_public_codes_formula_at_alpha_1(kernel, public):
+    """Column by column, as the released code fills its score matrix."""
+    q, k, v = inputs_of([7])
+    columns = torch.stack([torch.stack([public(q[j], k[i]) for j in range(7)]) for i in range(7)], dim=1)
+    expected = columns.softmax(1) @ v
+    torch.testing.assert_close(sl.kernel_attention(q, k, v, kernel), expected, rtol=1e-12, atol=1e-12)
+
+
+@kernels
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_slopes_are_the_derivatives_of_phi(kernel, alpha):
+    kernel = sl.kernels.as_kernel(kernel)
+    t, a = one([0.01, 0.5, 1.0, 9.0], requires_grad=True), one(alpha, requires_grad=True)
+    dt, da = kernel.slopes(t.detach(), a.detach())
+    torch.testing.assert_close(torch.autograd.grad(kernel.phi(t, a).sum(), t, allow_unused=True)[0], dt)
+    assert (da is not None) == kernel.has_alpha
+    for i in range(len(t) if kernel.has_alpha else 0):
+        torch.testing.assert_close(torch.autograd.grad(kernel.phi(t[i], a), a)[0], da[i])
+    at_zero = kernel.slopes(torch.zeros(1), torch.tensor(alpha))
+    assert all(x is None or x.isfinite().all() for x in at_zero)
+
+
+@kernels
+@pytest.mark.parametrize("alpha", [0.01, *ALPHAS, 5.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradient_is_finite_where_query_and_key_are_equal(kernel, alpha, dtype):
+    x = rows([5]).to(dtype)
+    for row in (x, torch.zeros_like(x), torch.ones_like(x)):
+        q, k, v = (row.clone().requires_grad_() for _ in range(3))
+        a = torch.tensor(alpha, dtype=dtype, requires_grad=True)
+        sl.kernel_attention(q, k, v, kernel, a).square().sum().backward()
+        for y in (q, k, v, a):
+            assert y.grad is None or y.grad.isfinite().all()
+
+
+@kernels
+@given(sizes=sizes)
+def test_weights(kernel, sizes):
+    q, k, v = inputs_of(sizes)
+    o, beta = sl.kernel_attention(q, k, v, kernel, offsets=offsets_of(sizes), return_weights=True)
+    assert torch.equal(o, sl.kernel_attention(q, k, v, kernel, offsets=offsets_of(sizes)))
+    assert [tuple(b.shape) for b in beta] == [(n, n) for n in sizes]
+    for b, values, mixed in zip(beta, v.split(sizes), o.split(sizes), strict=True):
+        assert (b >= 0).all()
+        torch.testing.assert_close(b.sum(1), torch.ones(len(b), dtype=b.dtype))
+        torch.testing.assert_close(b @ values, mixed)
+
+
+@kernels
+@given(sizes=sizes)
+def test_bag_alone_equals_bag_in_batch_and_order_does_not_matter(kernel, sizes):
+    q, k, v = inputs_of(sizes)
+    together = sl.kernel_attention(q, k, v, kernel, offsets=offsets_of(sizes))
+    alone = [sl.kernel_attention(*bag, kernel) for bag in zip(*(x.split(sizes) for x in (q, k, v)), strict=True)]
+    torch.testing.assert_close(together, torch.cat(alone))
+    order = shuffled(sizes)
+    moved = sl.kernel_attention(q[order], k[order], v[order], kernel, offsets=offsets_of(sizes))
+    torch.testing.assert_close(moved, together[order])
+
+
+@kernels
+def test_a_bag_of_one_instance_gets_its_own_value(kernel):
+    q, k, v = inputs_of([1])
+    torch.testing.assert_close(sl.kernel_attention(q, k, v, kernel), v)
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "inverse_quadratic"])
+@pytest.mark.parametrize("n", [2, 10, 100])
+def test_bounded_scores_bound_the_weights(kernel, n):
+    """κ in (0, 1] leaves no weight above e/(e + n − 1); it is reached with one key near and all others far."""
+    q = torch.zeros(n, 1, dtype=torch.float64)
+    k = torch.full_like(q, 1e6)
+    k[0] = 0
+    beta = sl.kernel_attention(q, k, q, kernel, return_weights=True)[1][0]
+    assert beta.max().item() == pytest.approx(math.e / (math.e + n - 1), abs=1e-9)
+    near = KERNELS[kernel](log_scores=True)
+    assert sl.kernel_attention(q, k, q, near, return_weights=True)[1][0].max() > 0.99
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0, 10.0, 100.0, 1000.0])
+def test_distances_survive_features_far_from_the_origin(offset):
+    """The mean key is subtracted first; the plain expansion would lose every digit at 1000."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(20, 8, generator=generator) * 0.1 for _ in range(3))
+    q, k = q + offset, k + offset
+    expected = sl.kernel_attention(q.double(), k.double(), v.double(), RBF(), 10.0)
+    torch.testing.assert_close(sl.kernel_attention(q, k, v, RBF(), 10.0).double(), expected, rtol=1e-5, atol=1e-6)
+    if offset == 1000:
+        assert (squared_distances(q, k) - torch.cdist(q.double(), k.double()).square()).abs().max() > 0.1
+
+
+def test_distances_are_never_negative():
+    x = torch.randn(50, 8, generator=torch.Generator().manual_seed(0)) + 100
+    assert (squared_distances(x, x) >= 0).all()
+
+
+@kernels
+def test_autocast_does_not_touch_the_scores(kernel):
+    q, k, v = (x.detach().float() for x in inputs_of([9]))
+    _, expected = sl.kernel_attention(q, k, v, kernel, return_weights=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        o, beta = sl.kernel_attention(q, k, v, kernel, return_weights=True)
+    assert torch.equal(beta[0], expected[0])
+    torch.testing.assert_close(o.float(), sl.kernel_attention(q, k, v, kernel), rtol=0.02, atol=0.02)
+
+
+@kernels
+def test_half_precision_input_gives_half_precision_output(kernel):
+    q, k, v = (x.detach().bfloat16() for x in inputs_of([4, 2]))
+    out = sl.kernel_attention(q, k, v, kernel, offsets=offsets_of([4, 2]))
+    assert out.dtype == torch.bfloat16
+    wide = sl.kernel_attention(q.float(), k.float(), v.float(), kernel, offsets=offsets_of([4, 2]))
+    torch.testing.assert_close(out.float(), wide, rtol=0.02, atol=0.02)
+
+
+X = torch.zeros(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: sl.kernel_attention(X, X, X, "gauss"), "kernel: unknown kernel 'gauss'; did you mean"),
+        (lambda: sl.kernel_attention(X, X, X, "inverse_quadric"), "did you mean inverse_quadratic"),
+        (lambda: sl.kernel_attention(X, X, X, backend="fast"), "backend: expected one of auto, dense, got 'fast'"),
+        (lambda: sl.kernel_attention(X, X[:2], X), "k: expected 3 rows, as q has, got 2"),
+        (lambda: sl.kernel_attention(X, X[:, :1], X), "k: expected the width of q, 2, got 1"),
+        (
+            lambda: sl.kernel_attention(X, X, X[0]),
+            r"v: expected floating-point rows \(N, d\), got torch.float32 of shape",
+        ),
+        (lambda: sl.kernel_attention(X, X, X.double()), "v: expected torch.float32 on cpu, as q, got torch.float64"),
+        (lambda: sl.kernel_attention(X, X, X, "rbf", -1.0), "alpha: expected a number above 0, got -1"),
+        (lambda: sl.kernel_attention(X, X, X, "rbf", float("nan")), "alpha: expected a number above 0, got nan"),
+        (lambda: sl.kernel_attention(X, X, X, "rbf", X), r"alpha: expected one number, got shape \(3, 2\)"),
+        (lambda: sl.kernel_attention(X, X, X, offsets=torch.tensor([0, 2])), "offsets: expected first 0 and last 3"),
+        (lambda: Module(norm="l2"), "norm: expected 'euclidean' or 'l1', got 'l2'"),
+    ],
+)
+def test_bad_input_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_kernels_name_themselves():
+    assert repr(Module(norm="l1")) == "Module(norm='l1')"
+    assert repr(RBF()) == "RBF(log_scores=False)"
+    assert set(KERNELS) == {"dot", "rbf", "inverse_quadratic", "laplace", "module"}
