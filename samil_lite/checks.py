@@ -29,12 +29,16 @@ def equal(answer: object, expected: object, what: str, tolerance: float = 1e-6) 
 
 
 def weights(a: Tensor, offsets: Tensor | None = None) -> None:
-    """Attention weights: not negative, and of sum one (in each bag, if offsets are given)."""
+    """Attention weights: not negative, and of sum one (in each bag, if offsets are given; in each row of a matrix)."""
     if (a < 0).any():
         raise CheckError(f"weights must not be negative, but the smallest is {float(a.min()):.3g}")
-    sums = a.sum()[None] if offsets is None else torch.stack([x.sum() for x in a.split(offsets.diff().tolist())])
+    if offsets is None:
+        sums = a.sum(-1).reshape(-1)
+    else:
+        sums = torch.stack([x.sum() for x in a.split(offsets.diff().tolist())])
     if not torch.allclose(sums, torch.ones_like(sums), atol=1e-5):
-        raise CheckError(f"the weights of a bag must sum to one, but the sums are {sums.tolist()}")
+        what = "each row of weights" if a.ndim == 2 else "the weights of a bag"
+        raise CheckError(f"{what} must sum to one, but the sums are {[round(x, 4) for x in sums.tolist()]}")
     _passed("weights are not negative and sum to one")
 
 

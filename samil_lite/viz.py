@@ -101,6 +101,49 @@ def describe_bag(bags: Bags, attention: Tensor | None = None, key: Tensor | None
     return " ".join(texts)
 
 
+def self_attention(
+    weights: Sequence[Tensor], names: Sequence[str], titles: Sequence[str], key: Tensor | None = None
+) -> Figure:
+    """The β of one bag, as one matrix for each model: row j is the query, column i the key that it attends to.
+
+    Args:
+        weights: matrices (n, n) whose rows sum to one; their colours share one scale.
+        names: what each instance is, n texts.
+        titles: one above each matrix.
+        key: booleans, shape (n,): the names of key instances are bold.
+    """
+    n, count = len(names), len(weights)
+    side = max(2.4, 0.3 * n)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            1, count, figsize=(side * count + 0.8, side + 0.6), layout="constrained", squeeze=False
+        )
+    tallest = max(float(beta.max()) for beta in weights)
+    for axis, beta, title in zip(axes[0], weights, titles, strict=True):
+        image = axis.imshow(beta.detach().cpu(), cmap="Blues", vmin=0, vmax=tallest)
+        axis.set(xticks=range(n), yticks=range(n), xlabel="key $i$", title=title)
+        for ticks in (axis.set_xticklabels(names), axis.set_yticklabels(names)):
+            for tick, is_key in zip(ticks, [False] * n if key is None else key.tolist(), strict=True):
+                tick.set_fontweight("bold" if is_key else "normal")
+        axis.tick_params(length=0)
+    axes[0, 0].set_ylabel("query $j$")
+    figure.colorbar(image, ax=axes[0].tolist(), label=r"$\beta_{ji}$", shrink=0.8)
+    return figure
+
+
+def describe_self_attention(weights: Sequence[Tensor], names: Sequence[str], titles: Sequence[str]) -> str:
+    """Alt text for `self_attention`: the largest weight of each matrix and how even its rows are."""
+    parts = []
+    for beta, title in zip(weights, titles, strict=True):
+        j, i = divmod(int(beta.argmax()), len(names))
+        row_max = beta.max(1).values
+        parts.append(
+            f"{title}: the largest weight, {float(beta.max()):.2f}, goes from query {names[j]} to key {names[i]}; "
+            f"the largest weights of the rows lie between {float(row_max.min()):.2f} and {float(row_max.max()):.2f}"
+        )
+    return f"Self-attention among {len(names)} instances ({', '.join(names)}). " + "; ".join(parts) + "."
+
+
 def losses(history: History) -> Figure:
     """Training and validation loss over epochs, with a line at the epoch whose weights were kept."""
     figure, axis = _axes(5.2, 3)
@@ -123,7 +166,9 @@ def describe_losses(history: History) -> str:
     return text
 
 
-def curves(table: pd.DataFrame, x: str, y: str, by: str, labels: dict[str, str] | None = None) -> Figure:
+def curves(
+    table: pd.DataFrame, x: str, y: str, by: str, labels: dict[str, str] | None = None, panels: str | None = None
+) -> Figure:
     """Learning curves: the mean of y over runs at each x, one line for each `by`, with 95 % intervals (Student).
 
     Args:
@@ -132,24 +177,45 @@ def curves(table: pd.DataFrame, x: str, y: str, by: str, labels: dict[str, str] 
         y: column whose mean is drawn.
         by: column that tells the lines apart.
         labels: texts for the axes, by column; the column's name if missing.
+        panels: column that cuts the table into panels side by side, in the order in which its values appear.
     """
-    figure, axis = _axes(6, 3.6)
+    names = [""] if panels is None else list(dict.fromkeys(table[panels]))
     order = list(dict.fromkeys(table[by]))
-    sns.lineplot(
-        table, x=x, y=y, hue=by, style=by, hue_order=order, style_order=order, palette=PALETTE[: len(order)],
-        markers=list(MARKERS[: len(order)]), errorbar=_interval, err_style="bars",
-        err_kws={"capsize": 3}, ax=axis,
-    )  # fmt: skip
-    axis.set(xlabel=(labels or {}).get(x, x), ylabel=(labels or {}).get(y, y))
-    axis.legend(frameon=False, title=None)
+    with plt.rc_context(STYLE):
+        size = (6, 3.6) if len(names) == 1 else (3.7 * len(names), 4)
+        figure, axes = plt.subplots(1, len(names), figsize=size, layout="constrained", squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        sns.lineplot(
+            table if panels is None else table[table[panels] == name], x=x, y=y, hue=by, style=by, hue_order=order,
+            style_order=order, palette=PALETTE[: len(order)], markers=list(MARKERS[: len(order)]), errorbar=_interval,
+            err_style="bars", err_kws={"capsize": 3}, ax=axis,
+        )  # fmt: skip
+        axis.set(xlabel=(labels or {}).get(x, x), ylabel=(labels or {}).get(y, y), title=name)
+        handles, texts = axis.get_legend_handles_labels()
+        if panels is None:
+            axis.legend(frameon=False, title=None)
+        else:
+            axis.get_legend().remove()
+    if panels is not None:
+        figure.legend(handles, texts, loc="outside lower center", ncols=len(order), frameon=False)
     return figure
 
 
-def describe_curves(table: pd.DataFrame, x: str, y: str, by: str, labels: dict[str, str] | None = None) -> str:
+def describe_curves(
+    table: pd.DataFrame, x: str, y: str, by: str, labels: dict[str, str] | None = None, panels: str | None = None
+) -> str:
     """Alt text for `curves`: where the mean of every line starts and ends."""
+    if panels is not None:
+        parts = [
+            f"{name}: {describe_curves(runs, x, y, by, labels)}" for name, runs in table.groupby(panels, sort=False)
+        ]
+        return " ".join(parts)
     ends = sorted({table[x].min(), table[x].max()})  # one, if there is one x only
     means = table.groupby([by, x])[y].mean()
-    lines = [f"{name} " + " to ".join(f"{means[name, end]:.3f}" for end in ends) for name in dict.fromkeys(table[by])]
+    lines = [
+        f"{name} " + " to ".join(f"{means[name, end]:.3f}" if (name, end) in means else "—" for end in ends)
+        for name in dict.fromkeys(table[by])
+    ]
     x_name, y_name = ((labels or {}).get(column, column) for column in (x, y))
     return f"Mean {y_name} from {x_name} {ends[0]} to {ends[-1]}: {'; '.join(lines)}."
 
@@ -236,6 +302,8 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _interval(values: pd.Series) -> tuple[float, float]:
+    if len(values) < 2:
+        return np.nan, np.nan  # one run has no interval
     return mean_interval(values.to_numpy())[1:]
 
 

@@ -17,6 +17,11 @@ CASES = {
         lambda: checks.weights(torch.tensor([0.2, 0.7])),
         "sum to one",
     ),
+    "weights rows": (
+        lambda: checks.weights(torch.eye(3)),
+        lambda: checks.weights(torch.tensor([[0.5, 0.5], [1.5, 0.5]])),
+        r"each row of weights must sum to one, but the sums are \[1.0, 2.0\]",
+    ),
     "weights sign": (None, lambda: checks.weights(torch.tensor([-0.5, 1.5])), "not be negative"),
     "invariant": (
         lambda: checks.permutation_invariant(lambda x: x.mean(0), X),

@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from samil_lite.experiments import load_table, mnist, run_grid
@@ -80,12 +82,61 @@ def measured_json(folder: Path) -> dict[str, str]:
     return texts
 
 
+def test_models_with_self_attention_have_a_cell_for_each_start_of_gamma(tmp_path):
+    cells = mnist.cells(["presence"], ["abmilp", "gsa-abmilp"], [8], [0], gammas=[0, 1], log_scores=True, **TINY)
+    assert [cell.get("gamma") for cell in cells] == [None, 0, 1]
+    assert ["log_scores" in cell for cell in cells] == [False, True, True]  # AbMILP's record keeps its name
+    run_grid(cells, mnist.run, tmp_path, progress=False)
+    table = load_table(tmp_path).set_index("gamma")
+    assert len(table.loc[1.0, "gamma_path"]) == table.loc[1.0, "epochs_run"]
+    assert abs(table.loc[1.0, "gamma_path"][0] - 1) < 0.1
+    assert abs(table.loc[0.0, "gamma_path"][0]) < 0.1
+    assert len(table.loc[0.0, "raw_alpha_path"]) == table.loc[0.0, "epochs_run"]
+
+
+def test_the_papers_setting():
+    (cell,) = mnist.cells(["standard"], ["abmilp"], [200], [0], **mnist.PAPER)
+    assert (cell["lr"], cell["bags_per_step"]) == (1e-5, 1)
+
+
+def runs(model: str, aucs: list[float], **settings) -> list[dict]:
+    return [
+        {"assumption": "presence", "n_bags": 50, "model": model, "seed": s, "auc": auc, **settings}
+        for s, auc in enumerate(aucs)
+    ]
+
+
+def test_summary_compares_on_the_same_bags():
+    """The third seed of the kernel model has no AbMILP partner: it counts for the mean, not for the difference."""
+    table = pd.DataFrame(
+        runs("abmilp", [0.6, 0.8], lr=0.1)
+        + runs("lsa-abmilp", [0.7, 0.9, 0.1], lr=0.1, gamma=1.0)
+        + runs("lsa-abmilp", [0.6], lr=0.2, gamma=0.0)
+    )
+    result = mnist.summary(table).set_index(["model", "gamma"])
+    assert list(result["lr"]) == [0.1, 0.1, 0.2]  # a setting that varies tells rows apart
+    row = result.loc[("lsa-abmilp", 1.0)]
+    assert (row["runs"], row["pairs"]) == (3, 2)
+    assert row["mean"] == pytest.approx(1.7 / 3)
+    assert row["standard_error"] == pytest.approx(np.std([0.7, 0.9, 0.1], ddof=1) / 3**0.5)
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx((0.1, 0.1, 0.1))
+    assert result.loc[("lsa-abmilp", 0.0), ["difference", "low", "high"]].isna().all()  # one pair has no interval
+    with pytest.raises(ValueError, match="reference: expected one AbMILP run"):
+        mnist.summary(pd.DataFrame(runs("abmilp", [0.6]) + runs("abmilp", [0.7])))
+
+
 def test_command_line(tmp_path, capsys):
-    run_grid(tiny_cells(), mnist.run, tmp_path, progress=False)
-    main(["summary", "mnist", "--folder", str(tmp_path)])
+    choice = ["--assumptions", "standard", "--models", "abmilp", "msa-abmilp", "--gammas", "1", "--n-bags", "8"]
+    tiny = [f"{name}={value}" for name, value in TINY.items()]
+    main(["run", "mnist", "--folder", str(tmp_path), *choice, "--seeds", "2", "--set", *tiny])
     out = capsys.readouterr().out
-    assert out.count("2 runs") == 2
-    assert "abmilp" in out
+    assert len(load_table(tmp_path)) == 4
+    assert len([line for line in out.splitlines() if "abmilp" in line]) == 2
+    main(["summary", "mnist", "--folder", str(tmp_path)])
+    assert capsys.readouterr().out == out
+    with pytest.raises(SystemExit):
+        main(["run", "mnist", "--set", "lr"])
+    assert "expected NAME=VALUE, got 'lr'" in capsys.readouterr().err
 
 
 def test_bad_input_is_named(tmp_path):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from samil_lite.metrics import attention_auc, bag_loss, bag_metrics, mean_interval
+from samil_lite.metrics import attention_auc, bag_loss, bag_metrics, mean_interval, paired_interval
 
 
 def test_scores_by_counting():
@@ -52,3 +52,22 @@ def test_interval_covers_as_often_as_it_says():
 def test_interval_needs_two_runs():
     with pytest.raises(ValueError, match="values: expected at least two runs"):
         mean_interval([1.0])
+
+
+def test_paired_interval():
+    b = np.array([0.5, 0.6, 0.7, 0.8, 0.9])
+    mean, low, high = paired_interval(b + 0.1, b)
+    assert (mean, low, high) == pytest.approx((0.1, 0.1, 0.1))  # the spread of the runs themselves cancels
+    one_bad = paired_interval(b + np.array([0.1, 0.1, 0.1, 0.1, -0.1]), b)
+    assert one_bad[0] == pytest.approx(0.06)
+    assert one_bad[1] < 0 < one_bad[2]
+    assert paired_interval(b, b + 0.1) == pytest.approx((-0.1, -0.1, -0.1))
+    assert paired_interval([1, 2], [0, 3])[1:] == (-1, 1)  # two pairs: no more than their range can be said
+    with pytest.raises(ValueError, match="at least two paired runs"):
+        paired_interval([1], [0])
+
+
+def test_paired_intervals_cover_as_often_as_they_say():
+    draws = np.random.default_rng(0).normal(size=(400, 5))
+    covered = [low <= 0 <= high for _, low, high in (paired_interval(x, np.zeros(5)) for x in draws)]
+    assert 0.91 < np.mean(covered) < 0.99

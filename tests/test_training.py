@@ -69,6 +69,27 @@ def test_another_seed_is_another_run():
     assert not torch.equal(runs[0].classifier.weight, runs[1].classifier.weight)
 
 
+def test_gamma_has_a_rate_and_a_decay_of_its_own():
+    """Adam's first step moves a parameter by its learning rate, so γ moves by gamma_lr and nothing else does."""
+
+    def train(**options):
+        torch.manual_seed(0)
+        model = sl.build("lsa-abmilp", nn.Sequential(nn.Linear(5, 8), nn.ReLU()), dim=8, gamma=1)
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        history = fit(model, toy_bags(), epochs=1, bags_per_step=40, **options)
+        return {n: (p.detach() - before[n]).abs().max().item() for n, p in model.named_parameters()}, history
+
+    moved, history = train(lr=1e-3, gamma_lr=0.25)
+    assert moved.pop("self_attention.gamma") == pytest.approx(0.25, rel=1e-3)
+    assert max(moved.values()) == pytest.approx(1e-3, rel=1e-2)
+    assert history.scalars["self_attention.gamma"] in ([pytest.approx(0.75)], [pytest.approx(1.25)])
+    assert train(lr=1e-3, gamma_lr=0.0)[0]["self_attention.gamma"] == 0
+    _, history = train(lr=1e-3, gamma_weight_decay=1e6)  # the penalty's gradient swamps that of the loss
+    assert history.scalars["self_attention.gamma"] == [pytest.approx(0.999)]
+    with pytest.raises(ValueError, match="gamma_lr, gamma_weight_decay: this model has no parameter named gamma"):
+        fit(toy_model(), toy_bags(), gamma_lr=1.0)
+
+
 def test_a_step_takes_the_mean_over_its_bags():
     """One step on four bags moves the weights as the mean of the gradients of the four bags does."""
     bags, model, reference = toy_bags(4), toy_model(), toy_model()

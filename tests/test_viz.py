@@ -72,6 +72,29 @@ def test_curves_tell_lines_apart_without_colour(table):
     assert text == "Mean auc from training bags 50 to 100: a 0.750 to 0.850; b 0.750 to 0.750."
 
 
+def test_curves_in_panels(table):
+    table["task"] = ["x", "y"] * 4
+    figure = viz.curves(table, "n", "auc", "model", panels="task")
+    assert [axis.get_title() for axis in figure.axes] == ["x", "y"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    text = viz.describe_curves(table, "n", "auc", "model", panels="task")
+    assert text.startswith("x: Mean auc from n 50 to 100: a 0.700 to 0.800; b 0.600 to 0.700. y: Mean")
+
+
+def test_self_attention_is_drawn_on_one_scale():
+    even, sharp = torch.full((3, 3), 1 / 3), torch.eye(3)
+    figure = viz.self_attention([even, sharp], ["9", "1", "7"], ["rbf", "dot"], torch.tensor([True, False, True]))
+    first, second = figure.axes[:2]
+    assert [axis.images[0].get_clim() for axis in (first, second)] == [(0, 1), (0, 1)]
+    assert (first.images[0].get_array() == even.numpy()).all()
+    assert [tick.get_fontweight() for tick in second.get_yticklabels()] == ["bold", "normal", "bold"]
+    text = viz.describe_self_attention([sharp], ["9", "1", "7"], ["dot"])
+    assert text == (
+        "Self-attention among 3 instances (9, 1, 7). dot: the largest weight, 1.00, goes from query 9 to key 9; "
+        "the largest weights of the rows lie between 1.00 and 1.00."
+    )
+
+
 def test_losses():
     history = sl.History([0.7, 0.3, 0.2], [0.6, 0.4, 0.5], best_epoch=1)
     axis = viz.losses(history).axes[0]

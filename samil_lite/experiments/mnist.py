@@ -6,12 +6,13 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from samil_lite.data import KEY_DIGITS, mnist_bags
 from samil_lite.encoders import LeNet5
 from samil_lite.kernels import KERNELS
-from samil_lite.metrics import attention_auc
+from samil_lite.metrics import attention_auc, paired_interval
 from samil_lite.models import KERNEL_OF, build
 from samil_lite.training import evaluate, fit, predict
 
@@ -21,6 +22,8 @@ BAGS: dict[str, Any] = {"pool": "full", "mean_size": 10, "std_size": 2, "n_test"
 SELF_ATTENTION: dict[str, Any] = {"gamma_lr": None, "gamma_weight_decay": None, "log_scores": False}
 # The paper's learning rate and batch. How long it trained is not known: here patience decides.
 PAPER: dict[str, Any] = {"lr": 1e-5, "bags_per_step": 1, "epochs": 200, "patience": 25}
+
+DIFFERENCE = ("difference", "low", "high")  # columns of `summary`
 
 
 def cells(
@@ -93,3 +96,38 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         key = torch.isin(positive.instance_labels, torch.tensor(KEY_DIGITS[assumption]))
         result["attention_auc"] = float(np.nanmean(attention_auc(attention, key, positive.offsets)))
     return result
+
+
+def summary(table: pd.DataFrame, reference: pd.DataFrame | None = None, value: str = "auc") -> pd.DataFrame:
+    """Mean and standard error of every setting, and how far it is from AbMILP on the same bags.
+
+    Args:
+        table: runs, as `load_table` gives them.
+        reference: AbMILP's runs, one for each assumption, number of bags and seed; those of `table` if None.
+        value: the column that is compared.
+
+    Returns:
+        One row for each assumption, number of bags, model, start of γ and other setting that varies, with the number
+        of runs, `mean`, `standard_error`, the number of `pairs` with AbMILP, the mean `difference` over them and the
+        ends `low` and `high` of its 95 % interval (`paired_interval`); NaN with fewer than two.
+
+    Raises:
+        ValueError: if AbMILP has two runs for one assumption, number of bags and seed.
+    """
+    reference = table[table["model"] == "abmilp"] if reference is None else reference
+    baseline = reference.set_index(["assumption", "n_bags", "seed"])[value]
+    if baseline.index.has_duplicates:
+        raise ValueError("reference: expected one AbMILP run for each assumption, number of bags and seed, got more")
+    settings = [name for name in {**TRAINING, **BAGS, **SELF_ATTENTION} if name in table]
+    vary = [name for name in settings if table[name].nunique() > 1]
+    keys = ["assumption", "n_bags", "model", *(["gamma"] if "gamma" in table else []), *vary]
+    rows = []
+    for names, runs in table.groupby(keys, dropna=False, sort=False):
+        pairs = runs.join(baseline.rename("baseline"), on=["assumption", "n_bags", "seed"]).dropna(subset="baseline")
+        row: dict[str, Any] = dict(zip(keys, names, strict=True))
+        row |= {"runs": len(runs), "mean": runs[value].mean(), "standard_error": runs[value].sem(), "pairs": len(pairs)}
+        if len(pairs) > 1 and row["model"] != "abmilp":
+            interval = paired_interval(pairs[value], pairs["baseline"])
+            row |= dict(zip(DIFFERENCE, interval, strict=True))
+        rows.append(row)
+    return pd.DataFrame(rows).reindex(columns=[*keys, "runs", "mean", "standard_error", "pairs", *DIFFERENCE])
