@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from samil_lite.segments import segment_max
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -101,6 +103,32 @@ def attention_auc(attention: Tensor, key: Tensor, offsets: Tensor) -> np.ndarray
     sizes = offsets.diff().tolist()
     bags = zip(attention.cpu().split(sizes), key.cpu().split(sizes), strict=True)
     return np.array([roc_auc_score(k, a) if 0 < k.sum() < len(k) else np.nan for a, k in bags])
+
+
+def weakest_key(attention: Tensor, kinds: Tensor, offsets: Tensor) -> Tensor:
+    r"""How much attention the worst served kind of key instance gets, in units of the even weight 1/n.
+
+    .. math::
+        n \, \min_c \max_{i \text{ of kind } c} a_i
+
+    For presence bags the kinds are 9 and 7: above 1 means that at least one 9 and one 7 stand out, below 1 that one of
+    the two digits gets less than an instance would get by even weights.
+
+    Args:
+        attention: weights, shape (N,).
+        kinds: booleans, shape (N, C), True where instance i is of kind c.
+        offsets: where each bag begins, shape (B + 1,).
+
+    Returns:
+        One number for each bag, shape (B,); NaN where the bag lacks a kind.
+    """
+    if kinds.dtype != torch.bool or kinds.ndim != 2 or len(kinds) != len(attention):
+        raise ValueError(
+            f"kinds: expected booleans of shape ({len(attention)}, C), got {kinds.dtype} {tuple(kinds.shape)}"
+        )
+    best = segment_max(torch.where(kinds, attention[:, None], -torch.inf), offsets)  # (B, C)
+    weakest = best.min(1).values * offsets.diff()  # (B,)
+    return torch.where(weakest == -torch.inf, torch.nan, weakest)
 
 
 def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float, float]:

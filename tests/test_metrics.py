@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from samil_lite.metrics import attention_auc, bag_loss, bag_metrics, mean_interval, paired_interval
+from samil_lite.metrics import attention_auc, bag_loss, bag_metrics, mean_interval, paired_interval, weakest_key
 
 
 def test_scores_by_counting():
@@ -52,6 +52,16 @@ def test_interval_covers_as_often_as_it_says():
 def test_interval_needs_two_runs():
     with pytest.raises(ValueError, match="values: expected at least two runs"):
         mean_interval([1.0])
+
+
+def test_weakest_key():
+    digits = torch.tensor([9, 7, 1, 9, 7, 7, 2, 9, 1])
+    attention = torch.tensor([0.5, 0.4, 0.1, 0.9, 0.02, 0.05, 0.03, 0.6, 0.4])
+    kinds = digits[:, None] == torch.tensor([9, 7])
+    result = weakest_key(attention, kinds, torch.tensor([0, 3, 7, 9]))
+    torch.testing.assert_close(result, torch.tensor([3 * 0.4, 4 * 0.05, torch.nan]), equal_nan=True)
+    with pytest.raises(ValueError, match=r"kinds: expected booleans of shape \(9, C\), got torch.int64 \(9,\)"):
+        weakest_key(attention, digits, torch.tensor([0, 9]))
 
 
 def test_paired_interval():

@@ -12,7 +12,7 @@ import torch
 from samil_lite.data import KEY_DIGITS, mnist_bags
 from samil_lite.encoders import LeNet5
 from samil_lite.kernels import KERNELS
-from samil_lite.metrics import attention_auc, paired_interval
+from samil_lite.metrics import attention_auc, paired_interval, weakest_key
 from samil_lite.models import KERNEL_OF, build
 from samil_lite.training import evaluate, fit, predict
 
@@ -62,7 +62,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     """Trains one model and scores it on test bags.
 
     One validation bag for every four training bags chooses the epoch, by its loss; they are drawn from training
-    digits that no training bag uses. `attention_auc` is the mean over positive test bags.
+    digits that no training bag uses. Over the positive test bags: `attention_auc` and `weakest_key` are means,
+    `every_key_stands_out` is the share in which `weakest_key` is above 1; see `samil_lite.metrics`.
     """
     seed, assumption = config["seed"], config["assumption"]
     sizes = {"train": config["n_bags"], "validation": config["n_bags"] // 4, "test": config["n_test"]}
@@ -93,8 +94,11 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     positive = bags["test"][bags["test"].labels == 1]
     attention = predict(model, positive).attention
     if attention is not None and positive.instance_labels is not None:
-        key = torch.isin(positive.instance_labels, torch.tensor(KEY_DIGITS[assumption]))
-        result["attention_auc"] = float(np.nanmean(attention_auc(attention, key, positive.offsets)))
+        kinds = positive.instance_labels[:, None] == torch.tensor(KEY_DIGITS[assumption])  # (N, 1 or 2 digits)
+        weakest = weakest_key(attention, kinds, positive.offsets)
+        result["attention_auc"] = float(np.nanmean(attention_auc(attention, kinds.any(1), positive.offsets)))
+        result["weakest_key"] = float(weakest.mean())
+        result["every_key_stands_out"] = float((weakest > 1).float().mean())
     return result
 
 
