@@ -49,6 +49,8 @@ def test_workers_measure_the_same(tmp_path):
     one, two = measured(tmp_path / "one"), measured(tmp_path / "two")
     assert one.keys() == two.keys()
     for name in one:
+        examples = [measured[name].pop("example", {"attention": []}) for measured in (one, two)]
+        assert examples[0]["attention"] == pytest.approx(examples[1]["attention"], abs=1e-3)
         assert one[name] == pytest.approx(two[name], abs=1e-4)
 
 
@@ -92,6 +94,14 @@ def test_models_with_self_attention_have_a_cell_for_each_start_of_gamma(tmp_path
     assert abs(table.loc[1.0, "gamma_path"][0] - 1) < 0.1
     assert abs(table.loc[0.0, "gamma_path"][0]) < 0.1
     assert len(table.loc[0.0, "raw_alpha_path"]) == table.loc[0.0, "epochs_run"]
+    examples = list(table["example"])
+    assert examples[0]["digits"] == examples[1]["digits"]
+    assert {7, 9} <= set(examples[0]["digits"])
+    assert sum("self_attention" in example for example in examples) == 2
+    for example in examples:
+        for row in [example["attention"], *example.get("self_attention", [])]:
+            assert len(row) == len(example["digits"])
+            assert sum(row) == pytest.approx(1, abs=1e-3)
 
 
 def test_the_papers_setting():

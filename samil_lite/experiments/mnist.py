@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 import torch
 
+from samil_lite.bags import Bags
 from samil_lite.data import KEY_DIGITS, mnist_bags
 from samil_lite.encoders import LeNet5
 from samil_lite.kernels import KERNELS
 from samil_lite.metrics import attention_auc, paired_interval, weakest_key
-from samil_lite.models import KERNEL_OF, build
+from samil_lite.models import KERNEL_OF, MILClassifier, build
 from samil_lite.training import evaluate, fit, predict
 
 TRAINING: dict[str, Any] = {"epochs": 60, "patience": 15, "bags_per_step": 8, "lr": 5e-4, "weight_decay": 1e-4}
@@ -63,7 +64,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
     One validation bag for every four training bags chooses the epoch, by its loss; they are drawn from training
     digits that no training bag uses. Over the positive test bags: `attention_auc` and `weakest_key` are means,
-    `every_key_stands_out` is the share in which `weakest_key` is above 1; see `samil_lite.metrics`.
+    `every_key_stands_out` is the share in which `weakest_key` is above 1; see `samil_lite.metrics`. `example` has the
+    digits of the first one and the weights that they get, the same bag for all models of a seed.
     """
     seed, assumption = config["seed"], config["assumption"]
     sizes = {"train": config["n_bags"], "validation": config["n_bags"] // 4, "test": config["n_test"]}
@@ -90,7 +92,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         "epochs_run": len(history.train_loss),
     }
     for name, values in history.scalars.items():  # γ and the raw α after each epoch
-        result[name.rpartition(".")[2] + "_path"] = [round(x, 5) for x in values]
+        result[name.rpartition(".")[2] + "_path"] = _rounded(torch.tensor(values))
     positive = bags["test"][bags["test"].labels == 1]
     attention = predict(model, positive).attention
     if attention is not None and positive.instance_labels is not None:
@@ -99,7 +101,24 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         result["attention_auc"] = float(np.nanmean(attention_auc(attention, kinds.any(1), positive.offsets)))
         result["weakest_key"] = float(weakest.mean())
         result["every_key_stands_out"] = float((weakest > 1).float().mean())
+        result["example"] = _example(model, positive[0])
     return result
+
+
+@torch.no_grad()
+def _example(model: MILClassifier, bag: Bags) -> dict[str, Any]:
+    """Digits, attention and, where there is one, β of one bag, rounded: small enough for a record."""
+    output = model(bag.to(next(model.parameters()).device), return_weights=True)
+    assert bag.instance_labels is not None
+    assert output.attention is not None
+    example = {"digits": bag.instance_labels.tolist(), "attention": _rounded(output.attention)}
+    if output.self_attention is not None:
+        example["self_attention"] = [_rounded(row) for row in output.self_attention[0]]
+    return example
+
+
+def _rounded(x: torch.Tensor) -> list[float]:
+    return [round(value, 4) for value in x.tolist()]
 
 
 def summary(table: pd.DataFrame, reference: pd.DataFrame | None = None, value: str = "auc") -> pd.DataFrame:

@@ -1,0 +1,110 @@
+"""The paper's claims about MNIST bags, tested on the records: effect, 95 % interval and verdict, all by rule."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from samil_lite.metrics import paired_interval
+from samil_lite.models import KERNEL_OF
+
+SAME = 0.02  # two mean AUCs whose interval of the difference lies within ± SAME count as equal
+COLUMNS = ("claim", "what", "assumption", "n_bags", "gamma", "pairs", "effect", "low", "high", "verdict")
+Runs = dict[str, Any]  # which runs: assumption, n_bags, model and, with self-attention, gamma
+Comparison = tuple[int, str, Runs, Runs, Callable[[float, float, float], str], str]  # claim, what, a, b, rule, value
+
+
+def ledger(table: pd.DataFrame, few: int = 50, middle: int = 200, many: int = 500) -> pd.DataFrame:
+    """One row for each comparison that a claim asks for; both starts of γ are tested.
+
+    Claims 2 and 3 compare models with AbMILP at `middle` training bags; for claim 3 also the model with the lowest
+    validation loss, so that no test score chooses. Claim 4 compares the dot product with Laplace and inverse quadratic
+    at `few` and at `many` bags. Claim 5 compares the share of positive presence bags in which both a 9 and a 7 get more
+    than even weight. Claim 10 takes the two assumptions' best kernels on validation and lets them compete on both.
+
+    Args:
+        table: runs, as `load_table` gives them, one for each assumption, number of bags, model, start of γ and seed.
+        few: fewest training bags.
+        middle: training bags of the claims that name no number.
+        many: most training bags.
+
+    Returns:
+        Columns `COLUMNS`. `effect` is a difference of means over `pairs` seeds, with its `paired_interval`. A
+        comparison with fewer than three pairs is left out.
+    """
+    rows = []
+    for gamma in (0.0, 1.0):
+        for claim, what, a, b, rule, value in _comparisons(table, gamma, few, middle, many):
+            if (effect := _difference(table, a, b, value)) is not None:
+                pairs, *interval = effect
+                rows.append((claim, what, a["assumption"], a["n_bags"], gamma, pairs, *interval, rule(*interval)))
+    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("claim", kind="stable", ignore_index=True)
+
+
+def _comparisons(table: pd.DataFrame, gamma: float, few: int, middle: int, many: int) -> Iterator[Comparison]:
+    def of(model: str, assumption: str, n_bags: int = middle) -> Runs:
+        runs: Runs = {"assumption": assumption, "n_bags": n_bags, "model": model}
+        return {**runs, "gamma": gamma} if model in KERNEL_OF else runs
+
+    yield 2, "SA − AbMILP", of("sa-abmilp", "standard"), of("abmilp", "standard"), _equal, "auc"
+    best = {assumption: _best(table, assumption, gamma, middle) for assumption in ("presence", "threshold")}
+    for assumption, winner in best.items():
+        abmilp = of("abmilp", assumption)
+        for model in KERNEL_OF:
+            yield 3, f"{_short(model)} − AbMILP", of(model, assumption), abmilp, _better, "auc"
+        if winner:
+            what = f"best on validation ({_short(winner)}) − AbMILP"
+            yield 3, what, of(winner, assumption), abmilp, _better, "auc"
+        for n_bags, rule in ((few, _better), (many, _worse)):
+            for model in ("lsa-abmilp", "iqsa-abmilp"):
+                dot = of("sa-abmilp", assumption, n_bags)
+                yield 4, f"SA − {_short(model)}", dot, of(model, assumption, n_bags), rule, "auc"
+    for model in KERNEL_OF:
+        what = f"{_short(model)} − AbMILP, both digits stand out"
+        yield 5, what, of(model, "presence"), of("abmilp", "presence"), _better, "every_key_stands_out"
+    one, other = best.values()
+    if one and other and one != other:
+        for assumption, a, b in (("presence", one, other), ("threshold", other, one)):
+            yield 10, f"{_short(a)} − {_short(b)}", of(a, assumption), of(b, assumption), _better, "auc"
+
+
+def _difference(table: pd.DataFrame, a: Runs, b: Runs, value: str) -> tuple[int, float, float, float] | None:
+    """How many seeds both have, mean difference a − b over them, and its interval; None below three."""
+    if value not in table:
+        return None
+    x, y = (_select(table, runs).set_index("seed")[value].dropna() for runs in (a, b))
+    seeds = x.index.intersection(y.index)
+    return (len(seeds), *paired_interval(x[seeds], y[seeds])) if len(seeds) >= 3 else None
+
+
+def _select(table: pd.DataFrame, runs: Runs) -> pd.DataFrame:
+    chosen = table[np.logical_and.reduce([table[name] == wanted for name, wanted in runs.items()])]
+    if chosen["seed"].duplicated().any():
+        raise ValueError(f"table: expected one run for each seed of {runs}, got more")
+    return chosen
+
+
+def _best(table: pd.DataFrame, assumption: str, gamma: float, n_bags: int) -> str:
+    """The SA model with the lowest mean validation loss over the seeds that all of them have; "" if there are none."""
+    runs = table[(table["assumption"] == assumption) & (table["gamma"] == gamma) & (table["n_bags"] == n_bags)]
+    losses = runs.pivot_table(index="seed", columns="model", values="validation_loss").dropna()
+    return "" if losses.empty or len(losses.columns) < len(KERNEL_OF) else str(losses.mean().idxmin())
+
+
+def _short(model: str) -> str:
+    return model.removesuffix("-abmilp").upper()
+
+
+def _better(effect: float, low: float, high: float) -> str:
+    return "reproduced" if low > 0 else "contradicted" if high < 0 else "not seen"
+
+
+def _worse(effect: float, low: float, high: float) -> str:
+    return _better(-effect, -high, -low)
+
+
+def _equal(effect: float, low: float, high: float) -> str:
+    if low > -SAME and high < SAME:
+        return "reproduced"
+    return "contradicted" if low > SAME or high < -SAME else "undecided"
