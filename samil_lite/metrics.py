@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samil_lite.segments import segment_max
+from samil_lite.segments import bag_index, segment_max
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,20 @@ def attention_auc(attention: Tensor, key: Tensor, offsets: Tensor) -> np.ndarray
     Returns:
         One AUC for each bag, shape (B,); NaN where a bag has key instances only, or none.
     """
-    from sklearn.metrics import roc_auc_score
-
     if key.dtype != torch.bool or key.shape != attention.shape:
         raise ValueError(
             f"key: expected booleans of shape {tuple(attention.shape)}, got {key.dtype} {tuple(key.shape)}"
         )
-    sizes = offsets.diff().tolist()
-    bags = zip(attention.cpu().split(sizes), key.cpu().split(sizes), strict=True)
-    return np.array([roc_auc_score(k, a) if 0 < k.sum() < len(k) else np.nan for a, k in bags])
+    bag = bag_index(offsets, len(attention)).cpu().numpy()  # (N,)
+    # One group for each weight that occurs in a bag, in ascending order, bag after bag.
+    groups, group = np.unique(np.stack([bag, attention.double().cpu().numpy()], 1), axis=0, return_inverse=True)
+    keys, others = (np.bincount(group.ravel(), x.cpu().numpy(), len(groups)) for x in (key, ~key))  # in each group
+    of_bag = groups[:, 0].astype(int)
+    n_keys, n_others = (np.bincount(of_bag, x, len(offsets) - 1) for x in (keys, others))  # (B,)
+    before = (n_others.cumsum() - n_others)[of_bag]  # in the bags before this one
+    below = others.cumsum() - others / 2 - before  # others with a smaller weight, and half of those with the same
+    with np.errstate(invalid="ignore"):  # 0/0 where a bag has only one kind
+        return np.asarray(np.bincount(of_bag, keys * below, len(offsets) - 1) / (n_keys * n_others))
 
 
 def weakest_key(attention: Tensor, kinds: Tensor, offsets: Tensor) -> Tensor:

@@ -1,6 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from ragged import offsets_of, sizes
+from sklearn.metrics import roc_auc_score
 
 from samil_lite.metrics import attention_auc, bag_loss, bag_metrics, mean_interval, paired_interval, weakest_key
 
@@ -52,6 +56,18 @@ def test_interval_covers_as_often_as_it_says():
 def test_interval_needs_two_runs():
     with pytest.raises(ValueError, match="values: expected at least two runs"):
         mean_interval([1.0])
+
+
+@given(sizes=sizes, seed=st.integers(0, 1000))
+def test_attention_auc_is_that_of_scikit_learn(sizes, seed):
+    generator = torch.Generator().manual_seed(seed)
+    attention = torch.randint(0, 4, (sum(sizes),), generator=generator) / 4  # with ties
+    key = torch.rand(sum(sizes), generator=generator) < 0.5
+    expected = [
+        roc_auc_score(k, a) if 0 < k.sum() < len(k) else np.nan
+        for a, k in zip(attention.split(sizes), key.split(sizes), strict=True)
+    ]
+    np.testing.assert_allclose(attention_auc(attention, key, offsets_of(sizes)), expected)
 
 
 def test_weakest_key():
