@@ -7,7 +7,7 @@ from samil_lite import kernels
 from samil_lite.attention import KernelSelfAttention
 from samil_lite.bags import Bags
 from samil_lite.encoders import LeNet5
-from samil_lite.kernel_attention import kernel_attention
+from samil_lite.kernel_attention import attention_received, attention_rows, kernel_attention
 from samil_lite.metrics import Metrics
 from samil_lite.models import MILClassifier, MILOutput, build
 from samil_lite.pooling import AttentionPool, MaxPool, MeanPool
@@ -29,6 +29,8 @@ __all__ = [
     "MeanPool",
     "Metrics",
     "about",
+    "attention_received",
+    "attention_rows",
     "build",
     "checks",
     "data",

@@ -32,8 +32,8 @@ class Kernel:
         """φ(t), element by element, same shape as t."""
         raise NotImplementedError
 
-    def slopes(self, t: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor | None]:
-        """∂φ/∂t and ∂φ/∂α at t, same shape as t; None for α where there is none."""
+    def slopes(self, t: Tensor, alpha: Tensor, value: Tensor) -> tuple[Tensor, Tensor | None]:
+        """∂φ/∂t and ∂φ/∂α at t, given value = φ(t); None for α where there is none. A constant slope has shape ()."""
         raise NotImplementedError
 
     def key_term(self, k: Tensor, alpha: Tensor) -> Tensor | None:
@@ -53,8 +53,8 @@ class Dot(Kernel):
     def phi(self, t: Tensor, alpha: Tensor) -> Tensor:
         return t
 
-    def slopes(self, t: Tensor, alpha: Tensor) -> tuple[Tensor, None]:
-        return torch.ones_like(t), None
+    def slopes(self, t: Tensor, alpha: Tensor, value: Tensor) -> tuple[Tensor, None]:
+        return t.new_ones(()), None
 
 
 class RBF(Kernel):
@@ -73,10 +73,9 @@ class RBF(Kernel):
     def phi(self, t: Tensor, alpha: Tensor) -> Tensor:
         return -alpha * t if self.log_scores else torch.exp(-alpha * t)
 
-    def slopes(self, t: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
+    def slopes(self, t: Tensor, alpha: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         if self.log_scores:
-            return (-alpha).expand_as(t), -t
-        value = torch.exp(-alpha * t)
+            return -alpha, -t
         return -alpha * value, -t * value
 
 
@@ -95,9 +94,8 @@ class InverseQuadratic(Kernel):
     def phi(self, t: Tensor, alpha: Tensor) -> Tensor:
         return -torch.log1p(alpha * t) if self.log_scores else 1 / (alpha * t + 1)
 
-    def slopes(self, t: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        value = 1 / (alpha * t + 1)
-        power = value if self.log_scores else value.square()
+    def slopes(self, t: Tensor, alpha: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        power = value.exp() if self.log_scores else value.square()  # 1/(αt + 1), once or squared
         return -alpha * power, -t * power
 
 
@@ -109,8 +107,8 @@ class Laplace(Kernel):
     def phi(self, t: Tensor, alpha: Tensor) -> Tensor:
         return -t
 
-    def slopes(self, t: Tensor, alpha: Tensor) -> tuple[Tensor, None]:
-        return -torch.ones_like(t), None
+    def slopes(self, t: Tensor, alpha: Tensor, value: Tensor) -> tuple[Tensor, None]:
+        return -t.new_ones(()), None
 
 
 class Module(Kernel):
@@ -133,12 +131,10 @@ class Module(Kernel):
     def phi(self, t: Tensor, alpha: Tensor) -> Tensor:
         return _power(t, self._exponent(alpha))
 
-    def slopes(self, t: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
-        p = self._exponent(alpha)
+    def slopes(self, t: Tensor, alpha: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         base = torch.where(t > 0, t, 1)
-        value = _power(t, p)
-        dp_dalpha = 0.5 if self.norm == "euclidean" else 1.0
-        return p * value / base, value * base.log() * dp_dalpha  # both 0 at t = 0, see _power
+        share = self._exponent(alpha) / alpha  # ½ or 1
+        return alpha * share * value / base, share * value * base.log()  # both 0 at t = 0, see _power
 
     def key_term(self, k: Tensor, alpha: Tensor) -> Tensor:
         t = k.square().sum(-1) if self.norm == "euclidean" else k.abs().sum(-1)  # (…, n)

@@ -1,15 +1,21 @@
 """The kernels and `kernel_attention` against the equations, written as a double loop over queries and keys."""
 
 import math
+from importlib import import_module
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from ragged import offsets_of, rows, shuffled, sizes
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 import samil_lite as sl
+from samil_lite.kernel_attention import blockwise, plan
 from samil_lite.kernels import KERNELS, RBF, InverseQuadratic, Module, squared_distances
+
+kernel_attention_package = import_module("samil_lite.kernel_attention")  # the name in sl is the function
 
 # κ(k, q) of one pair, as the paper writes it; then the variants.
 FORMULAS = {
@@ -31,6 +37,16 @@ FORMULAS = {
 formulas = pytest.mark.parametrize("name", FORMULAS)
 kernels = pytest.mark.parametrize("kernel", [kernel for kernel, _ in FORMULAS.values()], ids=list(FORMULAS))
 ALPHAS = [0.3, 1.0, 1.7, 2.0]
+backends = pytest.mark.parametrize("backend", ["dense", "blockwise", "auto"])
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    """So that bags of a few instances take several tiles, with ragged ends, and groups of their own."""
+    monkeypatch.setattr(blockwise, "ROWS", 3)
+    monkeypatch.setattr(blockwise, "KEYS", 2)
+    monkeypatch.setattr(kernel_attention_package, "LONG", 5)
+    monkeypatch.setattr(kernel_attention_package, "GROUP_COST", 10)
 
 
 def one(x: float, **options) -> Tensor:
@@ -52,13 +68,14 @@ def loop(q: Tensor, k: Tensor, v: Tensor, formula, alpha: Tensor, offsets: Tenso
 
 
 @formulas
+@backends
 @pytest.mark.parametrize("alpha", ALPHAS)
-@pytest.mark.parametrize("sizes", [[1], [2, 1, 5], [6, 3]])
-def test_values_and_gradients_are_those_of_the_double_loop(name, alpha, sizes):
+@pytest.mark.parametrize("sizes", [[1], [2, 1, 5], [7, 1, 1, 6, 3]])
+def test_values_and_gradients_are_those_of_the_double_loop(name, backend, alpha, sizes):
     kernel, formula = FORMULAS[name]
     offsets, results = offsets_of(sizes), []
     for compute in (
-        lambda q, k, v, a: sl.kernel_attention(q, k, v, kernel, a, offsets),
+        lambda q, k, v, a: sl.kernel_attention(q, k, v, kernel, a, offsets, backend),
         lambda q, k, v, a: loop(q, k, v, formula, a, offsets),
     ):
         inputs = [*inputs_of(sizes), one(alpha, requires_grad=True)]
@@ -73,11 +90,12 @@ def test_values_and_gradients_are_those_of_the_double_loop(name, alpha, sizes):
 
 
 @formulas
-def test_gradcheck(name):
+@backends
+def test_gradcheck(name, backend):
     kernel, _ = FORMULAS[name]
     inputs = [*inputs_of([3, 2]), one(1.3, requires_grad=True)]
     assert torch.autograd.gradcheck(
-        lambda q, k, v, a: sl.kernel_attention(q, k, v, kernel, a, offsets_of([3, 2])), inputs
+        lambda q, k, v, a: sl.kernel_attention(q, k, v, kernel, a, offsets_of([3, 2]), backend), inputs
     )
 
 
@@ -103,34 +121,37 @@ def test_the_public_codes_formula_at_alpha_1(kernel, public):
 def test_slopes_are_the_derivatives_of_phi(kernel, alpha):
     kernel = sl.kernels.as_kernel(kernel)
     t, a = one([0.01, 0.5, 1.0, 9.0], requires_grad=True), one(alpha, requires_grad=True)
-    dt, da = kernel.slopes(t.detach(), a.detach())
-    torch.testing.assert_close(torch.autograd.grad(kernel.phi(t, a).sum(), t, allow_unused=True)[0], dt)
+    dt, da = kernel.slopes(t.detach(), a.detach(), kernel.phi(t, a).detach())
+    torch.testing.assert_close(torch.autograd.grad(kernel.phi(t, a).sum(), t)[0], dt.expand_as(t))
     assert (da is not None) == kernel.has_alpha
     for i in range(len(t) if kernel.has_alpha else 0):
         torch.testing.assert_close(torch.autograd.grad(kernel.phi(t[i], a), a)[0], da[i])
-    at_zero = kernel.slopes(torch.zeros(1), torch.tensor(alpha))
+    zero, a = torch.zeros(1), torch.tensor(alpha)
+    at_zero = kernel.slopes(zero, a, kernel.phi(zero, a))
     assert all(x is None or x.isfinite().all() for x in at_zero)
 
 
 @kernels
+@backends
 @pytest.mark.parametrize("alpha", [0.01, *ALPHAS, 5.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_gradient_is_finite_where_query_and_key_are_equal(kernel, alpha, dtype):
+def test_gradient_is_finite_where_query_and_key_are_equal(kernel, backend, alpha, dtype):
     x = rows([5]).to(dtype)
     for row in (x, torch.zeros_like(x), torch.ones_like(x)):
         q, k, v = (row.clone().requires_grad_() for _ in range(3))
         a = torch.tensor(alpha, dtype=dtype, requires_grad=True)
-        sl.kernel_attention(q, k, v, kernel, a).square().sum().backward()
+        sl.kernel_attention(q, k, v, kernel, a, backend=backend).square().sum().backward()
         for y in (q, k, v, a):
             assert y.grad is None or y.grad.isfinite().all()
 
 
 @kernels
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=sizes)
 def test_weights(kernel, sizes):
     q, k, v = inputs_of(sizes)
     o, beta = sl.kernel_attention(q, k, v, kernel, offsets=offsets_of(sizes), return_weights=True)
-    assert torch.equal(o, sl.kernel_attention(q, k, v, kernel, offsets=offsets_of(sizes)))
+    torch.testing.assert_close(o, sl.kernel_attention(q, k, v, kernel, offsets=offsets_of(sizes)))
     assert [tuple(b.shape) for b in beta] == [(n, n) for n in sizes]
     for b, values, mixed in zip(beta, v.split(sizes), o.split(sizes), strict=True):
         assert (b >= 0).all()
@@ -139,14 +160,16 @@ def test_weights(kernel, sizes):
 
 
 @kernels
+@backends
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=sizes)
-def test_bag_alone_equals_bag_in_batch_and_order_does_not_matter(kernel, sizes):
+def test_bag_alone_equals_bag_in_batch_and_order_does_not_matter(kernel, backend, sizes):
     q, k, v = inputs_of(sizes)
-    together = sl.kernel_attention(q, k, v, kernel, offsets=offsets_of(sizes))
+    together = sl.kernel_attention(q, k, v, kernel, offsets=offsets_of(sizes), backend=backend)
     alone = [sl.kernel_attention(*bag, kernel) for bag in zip(*(x.split(sizes) for x in (q, k, v)), strict=True)]
     torch.testing.assert_close(together, torch.cat(alone))
     order = shuffled(sizes)
-    moved = sl.kernel_attention(q[order], k[order], v[order], kernel, offsets=offsets_of(sizes))
+    moved = sl.kernel_attention(q[order], k[order], v[order], kernel, offsets=offsets_of(sizes), backend=backend)
     torch.testing.assert_close(moved, together[order])
 
 
@@ -169,14 +192,16 @@ def test_bounded_scores_bound_the_weights(kernel, n):
     assert sl.kernel_attention(q, k, q, near, return_weights=True)[1][0].max() > 0.99
 
 
+@backends
 @pytest.mark.parametrize("offset", [0.0, 1.0, 10.0, 100.0, 1000.0])
-def test_distances_survive_features_far_from_the_origin(offset):
+def test_distances_survive_features_far_from_the_origin(offset, backend):
     """The mean key is subtracted first; the plain expansion would lose every digit at 1000."""
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(20, 8, generator=generator) * 0.1 for _ in range(3))
     q, k = q + offset, k + offset
     expected = sl.kernel_attention(q.double(), k.double(), v.double(), RBF(), 10.0)
-    torch.testing.assert_close(sl.kernel_attention(q, k, v, RBF(), 10.0).double(), expected, rtol=1e-5, atol=1e-6)
+    o = sl.kernel_attention(q, k, v, RBF(), 10.0, backend=backend)
+    torch.testing.assert_close(o.double(), expected, rtol=1e-5, atol=1e-6)
     if offset == 1000:
         assert (squared_distances(q, k) - torch.cdist(q.double(), k.double()).square()).abs().max() > 0.1
 
@@ -197,12 +222,148 @@ def test_autocast_does_not_touch_the_scores(kernel):
 
 
 @kernels
-def test_half_precision_input_gives_half_precision_output(kernel):
-    q, k, v = (x.detach().bfloat16() for x in inputs_of([4, 2]))
-    out = sl.kernel_attention(q, k, v, kernel, offsets=offsets_of([4, 2]))
-    assert out.dtype == torch.bfloat16
-    wide = sl.kernel_attention(q.float(), k.float(), v.float(), kernel, offsets=offsets_of([4, 2]))
-    torch.testing.assert_close(out.float(), wide, rtol=0.02, atol=0.02)
+@backends
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_input_gives_half_precision_output(kernel, backend, dtype):
+    inputs = [x.detach().to(dtype).requires_grad_() for x in inputs_of([4, 2])]
+    wide = [x.detach().float().requires_grad_() for x in inputs]
+    out, expected = (
+        sl.kernel_attention(*x, kernel, offsets=offsets_of([4, 2]), backend=backend) for x in (inputs, wide)
+    )
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.float(), expected, rtol=0.02, atol=0.02)
+    for x, y in ((out, inputs), (expected, wide)):
+        x.sum().backward()
+        assert all(z.grad.isfinite().all() for z in y)
+    assert [x.grad.dtype for x in inputs] == [dtype] * 3
+    for x, y in zip(inputs, wide, strict=True):
+        torch.testing.assert_close(x.grad.float(), y.grad, rtol=0.1, atol=0.1)
+
+
+def dense_and_blockwise(kernel, inputs: list[Tensor], offsets: Tensor | None = None) -> list[list[Tensor]]:
+    """Output and gradients of both backends, those of α last, for kernels that have it."""
+    results = []
+    for backend in ("dense", "blockwise"):
+        o = sl.kernel_attention(*inputs[:3], kernel, inputs[3], offsets, backend)
+        wanted = [x for x in inputs if x.requires_grad]
+        gradients = (
+            torch.autograd.grad(o.pow(2).sum(), wanted, allow_unused=True) if o.requires_grad else [None] * len(wanted)
+        )
+        results.append([o, *(torch.zeros_like(x) if g is None else g for x, g in zip(wanted, gradients, strict=True))])
+    return results
+
+
+@kernels
+@pytest.mark.parametrize("n", [1, 2, 17, 255, 256, 257, 1000])
+def test_blocks_of_the_real_size(kernel, n, monkeypatch):
+    monkeypatch.undo()
+    for a, b in zip(*dense_and_blockwise(kernel, [*inputs_of([n]), one(1.2, requires_grad=True)]), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
+@kernels
+def test_many_tiny_bags_and_a_large_one(kernel, monkeypatch):
+    monkeypatch.undo()
+    sizes = [1, 3, 2] * 10 + [600] + [5] * 7
+    q, k, v = inputs_of(sizes)
+    results = []
+    for backend in ("dense", "blockwise", "auto"):
+        o = sl.kernel_attention(q, k, v, kernel, offsets=offsets_of(sizes), backend=backend)
+        results.append([o, *torch.autograd.grad(o.pow(2).sum(), (q, k, v))])
+    for dense, *others in zip(*results, strict=True):
+        for other in others:
+            torch.testing.assert_close(dense, other, rtol=1e-9, atol=1e-10)
+
+
+@kernels
+@pytest.mark.parametrize("wanted", range(16))
+def test_any_subset_of_inputs_may_want_a_gradient(kernel, wanted):
+    inputs = [x.detach() for x in (*inputs_of([9]), one(1.2))]
+    for i, x in enumerate(inputs):
+        x.requires_grad_(bool(wanted >> i & 1))
+    for a, b in zip(*dense_and_blockwise(kernel, inputs), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@kernels
+def test_input_need_not_be_contiguous(kernel):
+    inputs = inputs_of([9])
+    columns = [x.detach().T.contiguous().T.requires_grad_() for x in inputs]
+    assert not columns[0].is_contiguous()
+    results = [dense_and_blockwise(kernel, [*x, one(1.2)])[1] for x in (inputs, columns)]
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@kernels
+@backends
+@pytest.mark.parametrize(
+    "x", [torch.zeros(9, 4), torch.ones(9, 4), 1e3 + torch.eye(9, 4), 100 * torch.eye(9, 4), -100 * torch.eye(9, 4)]
+)
+def test_extreme_input_is_finite_and_right(kernel, backend, x):
+    """Scores up to ±1e4, identical instances, zeros, features far from the origin."""
+    q, k, v = (y.clone().requires_grad_() for y in (x, -x, torch.eye(9, 4)))
+    o = sl.kernel_attention(q, k, v, kernel, 1.5, backend=backend)
+    expected = sl.kernel_attention(q.double(), k.double(), v.double(), kernel, 1.5, backend="dense")
+    # ‖k‖^1.5 is about 1e5 far from the origin: float32 knows it, and so the weights, to some 0.005.
+    tolerance = 2e-2 if kernel == "module" and x.mean() > 100 else 1e-4
+    torch.testing.assert_close(o.double(), expected, rtol=tolerance, atol=tolerance)
+    o.square().sum().backward()
+    assert all(y.grad.isfinite().all() for y in (q, k, v))
+
+
+@kernels
+def test_works_under_activation_checkpointing(kernel):
+    q, k, v = inputs_of([9])
+    expected = torch.autograd.grad(sl.kernel_attention(q, k, v, kernel, backend="blockwise").pow(2).sum(), (q, k, v))
+    o = checkpoint(sl.kernel_attention, q, k, v, kernel, backend="blockwise", use_reentrant=False)
+    for a, b in zip(torch.autograd.grad(o.pow(2).sum(), (q, k, v)), expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@kernels
+def test_double_backward_is_right_or_a_clear_error(kernel):
+    q, k, v = inputs_of([4])
+    o = sl.kernel_attention(q, k, v, kernel, backend="blockwise")
+    (dv,) = torch.autograd.grad(o.pow(2).sum(), v, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        dv.sum().backward()
+    if kernel not in ("laplace",) and repr(kernel) != "Module(norm='l1')":  # PyTorch's cdist has none for L1
+        assert torch.autograd.gradgradcheck(lambda *x: sl.kernel_attention(*x, kernel, backend="dense"), (q, k, v))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "groups"),
+    [
+        ([10, 12, 9, 11], [[0, 1, 2, 3]]),  # many small bags: one product
+        ([10, 2000, 9], [[1], [0, 2]]),  # a long bag alone
+        ([300, 5, 4, 290, 6], [[0, 3], [1, 2, 4]]),  # a skewed batch in two groups
+        ([512], [[0]]),
+    ],
+)
+def test_plan(sizes, groups, monkeypatch):
+    monkeypatch.undo()
+    assert plan(sizes) == groups
+
+
+@given(sizes=st.lists(st.integers(1, 900), min_size=1, max_size=40))
+def test_plan_takes_every_bag_once(sizes):
+    assert sorted(b for group in plan(sizes) for b in group) == list(range(len(sizes)))
+
+
+@kernels
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=sizes)
+def test_rows_and_column_means_of_beta(kernel, sizes):
+    q, k, v = (x.detach() for x in inputs_of(sizes))
+    offsets = offsets_of(sizes)
+    _, beta = sl.kernel_attention(q, k, v, kernel, 1.2, offsets, return_weights=True)
+    rows = [row for b in beta for row in b]
+    indices = torch.arange(len(q)).flip(0)
+    for index, row in zip(indices.tolist(), sl.attention_rows(q, k, indices, kernel, 1.2, offsets), strict=True):
+        torch.testing.assert_close(row, rows[index])
+    received = sl.attention_received(q, k, kernel, 1.2, offsets)
+    torch.testing.assert_close(received, torch.cat([b.mean(0) for b in beta]))
 
 
 X = torch.zeros(3, 2)
@@ -213,7 +374,10 @@ X = torch.zeros(3, 2)
     [
         (lambda: sl.kernel_attention(X, X, X, "gauss"), "kernel: unknown kernel 'gauss'; did you mean"),
         (lambda: sl.kernel_attention(X, X, X, "inverse_quadric"), "did you mean inverse_quadratic"),
-        (lambda: sl.kernel_attention(X, X, X, backend="fast"), "backend: expected one of auto, dense, got 'fast'"),
+        (
+            lambda: sl.kernel_attention(X, X, X, backend="fast"),
+            "backend: expected one of auto, dense, blockwise, triton, got 'fast'",
+        ),
         (lambda: sl.kernel_attention(X, X[:2], X), "k: expected 3 rows, as q has, got 2"),
         (lambda: sl.kernel_attention(X, X[:, :1], X), "k: expected the width of q, 2, got 1"),
         (
@@ -225,6 +389,8 @@ X = torch.zeros(3, 2)
         (lambda: sl.kernel_attention(X, X, X, "rbf", float("nan")), "alpha: expected a number above 0, got nan"),
         (lambda: sl.kernel_attention(X, X, X, "rbf", X), r"alpha: expected one number, got shape \(3, 2\)"),
         (lambda: sl.kernel_attention(X, X, X, offsets=torch.tensor([0, 2])), "offsets: expected first 0 and last 3"),
+        (lambda: sl.attention_rows(X, X, torch.tensor([3])), "indices: expected a vector of integers from 0 to 2"),
+        (lambda: sl.attention_received(X, X[:2]), "k: expected 3 rows"),
         (lambda: Module(norm="l2"), "norm: expected 'euclidean' or 'l1', got 'l2'"),
     ],
 )

@@ -42,8 +42,8 @@ def run_grid(
     folder.mkdir(parents=True, exist_ok=True)
     missing = [cell for cell in cells if not record_path(folder, cell).exists()]
     threads = 1 if workers > 1 else torch.get_num_threads()
-    origin = _origin(threads)  # once: what runs is the code that is loaded now, whatever is committed meanwhile
-    jobs = (delayed(_run_cell)(run, cell, folder, threads, origin) for cell in missing)
+    made = origin(threads)  # once: what runs is the code that is loaded now, whatever is committed meanwhile
+    jobs = (delayed(_run_cell)(run, cell, folder, threads, made) for cell in missing)
     done = Parallel(n_jobs=workers, return_as="generator_unordered")(jobs)
     with progress_bar(progress, total=len(cells), initial=len(cells) - len(missing), unit="run") as bar:
         for _ in done:
@@ -69,19 +69,25 @@ def load_table(folder: str | Path) -> pd.DataFrame:
 
 
 def _run_cell(
-    run: Callable[[Config], dict[str, Any]], config: Config, folder: Path, threads: int, origin: dict[str, Any]
+    run: Callable[[Config], dict[str, Any]], config: Config, folder: Path, threads: int, made: dict[str, Any]
 ) -> None:
     torch.set_num_threads(threads)
     start = time.perf_counter()
-    record = {"config": config, "result": run(config), **origin}
+    record = {"config": config, "result": run(config), **made}
     record["seconds"] = round(time.perf_counter() - start, 2)
-    path = record_path(folder, config)
+    write_record(record_path(folder, config), record)
+
+
+def write_record(path: Path, record: dict[str, Any]) -> Path:
+    """Writes a record as JSON: the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")  # not *.json: a torn file is never taken for a record
     part.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     os.replace(part, path)
+    return path
 
 
-def _origin(threads: int) -> dict[str, Any]:
+def origin(threads: int) -> dict[str, Any]:
     """Where and with what records are made."""
     git = ["git", "-C", str(Path(__file__).parent)]
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)

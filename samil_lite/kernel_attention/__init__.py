@@ -1,15 +1,22 @@
 """Kernel self-attention within each bag of a ragged batch: one function, several ways to compute it."""
 
+from importlib.util import find_spec
 from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
+from samil_lite.kernel_attention.arguments import as_alpha, check, one_bag
+from samil_lite.kernel_attention.blockwise import blockwise_attention
 from samil_lite.kernel_attention.dense import dense_attention
+from samil_lite.kernel_attention.rows import attention_received, attention_rows
 from samil_lite.kernels import Kernel, as_kernel
-from samil_lite.segments import check_offsets
 
-BACKENDS = ("auto", "dense")
+__all__ = ["attention_received", "attention_rows", "kernel_attention", "plan"]
+
+BACKENDS = ("auto", "dense", "blockwise", "triton")
+LONG = 512  # instances from which a bag is computed alone, in blocks
+GROUP_COST = 30_000  # so many scores of padding cost as much time as computing one more group
 
 
 @overload
@@ -38,7 +45,7 @@ def kernel_attention(
         \beta_{ji} = \operatorname{softmax}_i \kappa_\alpha(k_i, q_j), \qquad o_j = \sum_i \beta_{ji} v_i
 
     with i over the instances of j's bag. Source: `Rymarczyk et al. (2021) <https://arxiv.org/abs/2005.12991>`__.
-    Scores are computed in float32 at least, under autocast too.
+    Every backend is exact. Scores are computed in float32 at least, under autocast too.
 
     Args:
         q: queries, shape (N, d_qk).
@@ -47,8 +54,11 @@ def kernel_attention(
         kernel: "dot", "rbf", "inverse_quadratic", "laplace", "module", or an object of `samil_lite.kernels`.
         alpha: the kernel's α, one positive number; 1 if None.
         offsets: where each bag begins, shape (B + 1,); one bag if None.
-        backend: "dense" keeps all scores of a bag; "auto" lets the function choose.
-        return_weights: whether to return the weights too.
+        backend: "dense" pads all bags and keeps all scores; "blockwise" takes each bag alone, in memory linear in its
+            size; "triton" does the same in fused kernels and needs CUDA; neither has a double backward. "auto" chooses
+            by the sizes of the bags and the device, see `plan`.
+        return_weights: whether to return the weights too. It takes the memory of "dense"; for pictures of a large bag
+            there are `attention_rows` and `attention_received`.
 
     Returns:
         o, shape (N, d_v), in the type of v; with `return_weights` also the list of β, one (n_b, n_b) for each bag,
@@ -60,32 +70,53 @@ def kernel_attention(
     kernel = as_kernel(kernel)
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
-    offsets = torch.tensor([0, len(q)], device=q.device) if offsets is None else offsets
-    _check(q, k, v, offsets)
-    wide = torch.promote_types(q.dtype, torch.float32)
-    alpha = torch.as_tensor(1.0 if alpha is None else alpha, dtype=wide, device=q.device)
-    _check_alpha(alpha)
-    o, beta = dense_attention(q, k, v, kernel, alpha, offsets)  # (N, d_v), (B, n, n)
-    if not return_weights:
-        return o
-    return o, [b[:n, :n] for b, n in zip(beta, offsets.diff().tolist(), strict=True)]
+    offsets = one_bag(q) if offsets is None else offsets
+    check(q, k, v, offsets)
+    alpha = as_alpha(alpha, q)
+    sizes = offsets.diff().tolist()
+    if return_weights:
+        o, beta = dense_attention(q, k, v, kernel, alpha, offsets)  # (N, d_v), (B, n, n)
+        return o, [b[:n, :n] for b, n in zip(beta, sizes, strict=True)]
+    if backend == "dense":
+        return dense_attention(q, k, v, kernel, alpha, offsets)[0]
+    groups = plan(sizes) if backend == "auto" else [[b] for b in range(len(sizes))]
+    if len(groups) == 1:
+        return _compute(q, k, v, kernel, alpha, sizes, backend)
+    starts = offsets.tolist()
+    rows = [torch.cat([torch.arange(starts[b], starts[b + 1], device=q.device) for b in group]) for group in groups]
+    parts = [
+        _compute(q[m], k[m], v[m], kernel, alpha, [sizes[b] for b in group], backend)
+        for m, group in zip(rows, groups, strict=True)
+    ]
+    return torch.cat(parts)[torch.cat(rows).argsort()]  # (N, d_v), back in the order of the instances
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> None:
-    for name, x in (("q", q), ("k", k), ("v", v)):
-        if x.ndim != 2 or not x.is_floating_point():
-            raise ValueError(f"{name}: expected floating-point rows (N, d), got {x.dtype} of shape {tuple(x.shape)}")
-        if len(x) != len(q):
-            raise ValueError(f"{name}: expected {len(q)} rows, as q has, got {len(x)}")
-        if x.device != q.device or x.dtype != q.dtype:
-            raise ValueError(f"{name}: expected {q.dtype} on {q.device}, as q, got {x.dtype} on {x.device}")
-    if k.shape != q.shape:
-        raise ValueError(f"k: expected the width of q, {q.shape[1]}, got {k.shape[1]}")
-    check_offsets(offsets, len(q))
+def plan(sizes: list[int]) -> list[list[int]]:
+    """Which bags "auto" computes together: lists of bag numbers.
+
+    A bag of `LONG` instances or more is computed alone: by "triton" on CUDA where Triton is installed and the values
+    are not float64, else "blockwise". The others are sorted by size and padded together; a
+    group ends where the padding would cost more than one more group (`GROUP_COST`, measured). So many small bags make
+    one batched product, and a skewed batch is not padded to its longest bag.
+    """
+    groups: list[list[int]] = []
+    longest = waste = 0
+    for b in sorted(range(len(sizes)), key=lambda b: -sizes[b]):
+        waste += longest**2 - sizes[b] ** 2
+        if not groups or longest >= LONG or waste > GROUP_COST:
+            groups.append([])
+            longest, waste = sizes[b], 0
+        groups[-1].append(b)
+    return [sorted(group) for group in groups]
 
 
-def _check_alpha(alpha: Tensor) -> None:
-    if alpha.numel() != 1:
-        raise ValueError(f"alpha: expected one number, got shape {tuple(alpha.shape)}")
-    if not torch.compiler.is_compiling() and alpha.device.type == "cpu" and not alpha > 0:  # else it would wait
-        raise ValueError(f"alpha: expected a number above 0, got {float(alpha)}")
+def _compute(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, alpha: Tensor, sizes: list[int], backend: str) -> Tensor:
+    """One group: a long bag alone, others padded together."""
+    if backend == "auto" and (len(sizes) > 1 or sizes[0] < LONG):
+        offsets = torch.tensor([0, *sizes], device=q.device).cumsum(0)
+        return dense_attention(q, k, v, kernel, alpha, offsets)[0]
+    if backend == "triton" or (backend == "auto" and v.is_cuda and v.dtype != torch.float64 and find_spec("triton")):
+        from samil_lite.kernel_attention.triton import triton_attention  # needs Triton, which is not on every machine
+
+        return triton_attention(q, k, v, kernel, alpha)
+    return blockwise_attention(q, k, v, kernel, alpha)

@@ -1,0 +1,36 @@
+"""What the functions of this package ask of their arguments."""
+
+import torch
+from torch import Tensor
+
+from samil_lite.segments import check_offsets
+
+
+def one_bag(q: Tensor) -> Tensor:
+    """The offsets of a single bag."""
+    return torch.tensor([0, len(q)], device=q.device)
+
+
+def check(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> None:
+    """Raises ValueError unless q, k (N, d_qk) and v (N, d_v) fit together and to the offsets."""
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if x.ndim != 2 or not x.is_floating_point():
+            raise ValueError(f"{name}: expected floating-point rows (N, d), got {x.dtype} of shape {tuple(x.shape)}")
+        if len(x) != len(q):
+            raise ValueError(f"{name}: expected {len(q)} rows, as q has, got {len(x)}")
+        if x.device != q.device or x.dtype != q.dtype:
+            raise ValueError(f"{name}: expected {q.dtype} on {q.device}, as q, got {x.dtype} on {x.device}")
+    if k.shape != q.shape:
+        raise ValueError(f"k: expected the width of q, {q.shape[1]}, got {k.shape[1]}")
+    check_offsets(offsets, len(q))
+
+
+def as_alpha(alpha: Tensor | float | None, q: Tensor) -> Tensor:
+    """α as a tensor of one number, in float32 at least, on q's device; 1 if None."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    alpha = torch.as_tensor(1.0 if alpha is None else alpha, dtype=wide, device=q.device)
+    if alpha.numel() != 1:
+        raise ValueError(f"alpha: expected one number, got shape {tuple(alpha.shape)}")
+    if not torch.compiler.is_compiling() and alpha.device.type == "cpu" and not alpha > 0:  # elsewhere it would wait
+        raise ValueError(f"alpha: expected a number above 0, got {float(alpha)}")
+    return alpha.reshape(())
