@@ -6,7 +6,7 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
-from samil_lite.kernel_attention import kernel_attention
+from samil_lite.kernel_attention import attention_received, attention_rows, kernel_attention
 from samil_lite.kernels import Kernel, as_kernel
 
 
@@ -88,3 +88,11 @@ class KernelSelfAttention(nn.Module):
             return h + self.gamma * kernel_attention(q, k, v, self.kernel, self.alpha, offsets, self.backend)  # (N, d)
         o, beta = kernel_attention(q, k, v, self.kernel, self.alpha, offsets, self.backend, return_weights=True)
         return h + self.gamma * o, beta
+
+    def attention_rows(self, h: Tensor, indices: Tensor, offsets: Tensor | None = None) -> list[Tensor]:
+        """β of some queries only, without the n × n numbers of all; see `samil_lite.attention_rows`."""
+        return attention_rows(self.W_q(h), self.W_k(h), indices, self.kernel, self.alpha, offsets)
+
+    def attention_received(self, h: Tensor, offsets: Tensor | None = None) -> Tensor:
+        """Mean of each column of β, for pictures of large bags; see `samil_lite.attention_received`."""
+        return attention_received(self.W_q(h), self.W_k(h), self.kernel, self.alpha, offsets)

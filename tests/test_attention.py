@@ -130,6 +130,41 @@ def test_options_reach_the_layer():
     assert attention.alpha.item() == pytest.approx(2)
 
 
+@kernels
+def test_pictures_of_attention_are_rows_and_column_means_of_beta(kernel):
+    attention, h, offsets = layer(kernel), rows([3, 5]), offsets_of([3, 5])
+    _, beta = attention(h, offsets, return_weights=True)
+    (row,) = attention.attention_rows(h, torch.tensor([4]), offsets)
+    torch.testing.assert_close(row, beta[1][1].detach())
+    received = attention.attention_received(h, offsets)
+    torch.testing.assert_close(received, torch.cat([b.mean(0) for b in beta]).detach())
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # the compiler looks at it, to no harm
+@models
+def test_compiling_the_model_changes_nothing(name):
+    model, bags = small(name, gamma=1), bags_of([3, 600, 2])
+    expected = model(bags).logits
+    compiled = torch.compile(model, backend="eager")  # the graph capture, without a C++ compiler
+    torch.testing.assert_close(compiled(bags).logits, expected)
+
+
+def test_data_parallel_training_has_the_same_gradients():
+    """One process of DistributedDataParallel: its hooks must find the gradients of every parameter."""
+    model, bags = small("msa-abmilp", gamma=1), bags_of([3, 600, 2])
+    model.self_attention.backend = "blockwise"
+    model(bags).logits.square().sum().backward()
+    expected = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        nn.parallel.DistributedDataParallel(model)(bags).logits.square().sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    for p, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, gradient)
+
+
 def bad_forward() -> Tensor:
     return sl.KernelSelfAttention(4)(torch.zeros(3, 5), torch.tensor([0, 3]))
 
