@@ -169,7 +169,7 @@ def squared_distances(q: Tensor, k: Tensor) -> Tensor:
 
 
 def l1_distances(q: Tensor, k: Tensor) -> Tensor:
-    """Σ_c |q_jc − k_ic| for queries (…, m, d) and keys (…, n, d): shape (…, m, n)."""
+    r"""L1 distances :math:`\sum_c |q_{jc} - k_{ic}|` for queries (…, m, d) and keys (…, n, d): shape (…, m, n)."""
     return torch.cdist(q, k, p=1)
 
 

@@ -6,6 +6,7 @@ Every figure is shown with `show(figure, alt)`, so that none is without a text t
 import base64
 import io
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -113,7 +114,7 @@ def self_attention(
         key: booleans, shape (n,): the names of key instances are bold.
     """
     n, count = len(names), len(weights)
-    side = max(2.4, 0.3 * n)
+    side = max(2.2, 0.24 * n)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             1, count, figsize=(side * count + 0.8, side + 0.6), layout="constrained", squeeze=False
@@ -125,7 +126,7 @@ def self_attention(
         for ticks in (axis.set_xticklabels(names), axis.set_yticklabels(names)):
             for tick, is_key in zip(ticks, [False] * n if key is None else key.tolist(), strict=True):
                 tick.set_fontweight("bold" if is_key else "normal")
-        axis.tick_params(length=0)
+        axis.tick_params(length=0, labelsize=8)
     axes[0, 0].set_ylabel("query $j$")
     figure.colorbar(image, ax=axes[0].tolist(), label=r"$\beta_{ji}$", shrink=0.8)
     return figure
@@ -180,7 +181,9 @@ def curves(
         panels: column that cuts the table into panels side by side, in the order in which its values appear.
     """
     names = [""] if panels is None else list(dict.fromkeys(table[panels]))
-    order = list(dict.fromkeys(table[by]))
+    order, places = list(dict.fromkeys(table[by])), sorted(table[x].unique())
+    step = 0.03 * min([b - a for a, b in pairwise(places)], default=1.0)  # side by side, so that no interval hides one
+    table = table.assign(**{x: table[x] + step * (table[by].map(order.index) - (len(order) - 1) / 2)})
     with plt.rc_context(STYLE):
         size = (6, 3.6) if len(names) == 1 else (3.7 * len(names), 4)
         figure, axes = plt.subplots(1, len(names), figsize=size, layout="constrained", squeeze=False)
@@ -190,7 +193,7 @@ def curves(
             style_order=order, palette=PALETTE[: len(order)], markers=list(MARKERS[: len(order)]), errorbar=_interval,
             err_style="bars", err_kws={"capsize": 3}, ax=axis,
         )  # fmt: skip
-        axis.set(xlabel=(labels or {}).get(x, x), ylabel=(labels or {}).get(y, y), title=name)
+        axis.set(xlabel=(labels or {}).get(x, x), ylabel=(labels or {}).get(y, y), title=name, xticks=places)
         handles, texts = axis.get_legend_handles_labels()
         if panels is None:
             axis.legend(frameon=False, title=None)
