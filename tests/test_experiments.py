@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from samil_lite.experiments import load_table, mnist, run_grid
+from samil_lite.experiments import RESULTS, load_table, mnist, run_grid
 from samil_lite.experiments.__main__ import main
 from samil_lite.experiments.records import record_path
 
@@ -154,3 +154,14 @@ def test_bad_input_is_named(tmp_path):
         mnist.cells(["standard"], ["abmilp"], [8], [0], epoch=3)
     with pytest.raises(FileNotFoundError, match="has no records"):
         load_table(tmp_path)
+
+
+def test_the_learning_rate_is_the_one_that_validation_chose():
+    """The mean validation loss over models, starts of γ, assumptions and two seeds; no test score is looked at."""
+    settings = load_table(RESULTS / "mnist_settings").query("bags_per_step == 8")
+    settings = settings[settings["gamma_lr"].isna() & settings["gamma_weight_decay"].isna()]
+    default = load_table(RESULTS / "mnist").query("n_bags == 200")
+    table = pd.concat([default, settings], ignore_index=True)
+    table = table[table["model"].str.endswith("abmilp") & (table["seed"] < 2)]
+    assert set(table.groupby("lr").size()) == {72}  # (2 models + 5 × 2 starts of γ) × 3 assumptions × 2 seeds
+    assert table.groupby("lr")["validation_loss"].mean().idxmin() == mnist.TRAINING["lr"]
