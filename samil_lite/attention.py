@@ -83,7 +83,7 @@ class KernelSelfAttention(nn.Module):
         """
         if h.ndim != 2 or h.shape[1] != self.W_v.in_features:
             raise ValueError(f"h: expected embeddings of shape (N, {self.W_v.in_features}), got {tuple(h.shape)}")
-        q, k, v = self.W_q(h), self.W_k(h), self.W_v(h)  # (N, d_qk), (N, d_qk), (N, d)
+        q, k, v = *self._queries_and_keys(h), self.W_v(h)  # (N, d_qk), (N, d_qk), (N, d)
         if not return_weights:
             return h + self.gamma * kernel_attention(q, k, v, self.kernel, self.alpha, offsets, self.backend)  # (N, d)
         o, beta = kernel_attention(q, k, v, self.kernel, self.alpha, offsets, self.backend, return_weights=True)
@@ -91,8 +91,14 @@ class KernelSelfAttention(nn.Module):
 
     def attention_rows(self, h: Tensor, indices: Tensor, offsets: Tensor | None = None) -> list[Tensor]:
         """β of some queries only, without the n × n numbers of all; see `samil_lite.attention_rows`."""
-        return attention_rows(self.W_q(h), self.W_k(h), indices, self.kernel, self.alpha, offsets)
+        return attention_rows(*self._queries_and_keys(h), indices, self.kernel, self.alpha, offsets)
 
     def attention_received(self, h: Tensor, offsets: Tensor | None = None) -> Tensor:
         """Mean of each column of β, for pictures of large bags; see `samil_lite.attention_received`."""
-        return attention_received(self.W_q(h), self.W_k(h), self.kernel, self.alpha, offsets)
+        return attention_received(*self._queries_and_keys(h), self.kernel, self.alpha, offsets)
+
+    def _queries_and_keys(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """q and k (N, d_qk), in the type of the weights under autocast too: rounding would swamp small distances."""
+        with torch.autocast(h.device.type, enabled=False):
+            h = h.to(self.W_q.weight.dtype)
+            return self.W_q(h), self.W_k(h)

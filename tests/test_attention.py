@@ -140,6 +140,16 @@ def test_pictures_of_attention_are_rows_and_column_means_of_beta(kernel):
     torch.testing.assert_close(received, torch.cat([b.mean(0) for b in beta]).detach())
 
 
+@kernels
+def test_autocast_does_not_round_queries_and_keys(kernel):
+    attention, h, offsets = layer(kernel), rows([40]) + 10, offsets_of([40])
+    received = attention.attention_received(h, offsets)
+    _, beta = attention(h, offsets, return_weights=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(attention.attention_received(h, offsets), received)
+        assert torch.equal(attention(h, offsets, return_weights=True)[1][0], beta[0])
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # the compiler looks at it, to no harm
 @models
 def test_compiling_the_model_changes_nothing(name):

@@ -1,6 +1,7 @@
 """The kernels and `kernel_attention` against the equations, written as a double loop over queries and keys."""
 
 import math
+import shutil
 from importlib import import_module
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import samil_lite as sl
-from samil_lite.kernel_attention import blockwise, plan
+from samil_lite.kernel_attention import blockwise, l1, plan
 from samil_lite.kernels import KERNELS, RBF, InverseQuadratic, Module, squared_distances
 
 kernel_attention_package = import_module("samil_lite.kernel_attention")  # the name in sl is the function
@@ -254,11 +255,48 @@ def dense_and_blockwise(kernel, inputs: list[Tensor], offsets: Tensor | None = N
 
 
 @kernels
-@pytest.mark.parametrize("n", [1, 2, 17, 255, 256, 257, 1000])
+@pytest.mark.parametrize("n", [1, 2, 17, 255, 256, 257, 1000, 1030])
 def test_blocks_of_the_real_size(kernel, n, monkeypatch):
     monkeypatch.undo()
     for a, b in zip(*dense_and_blockwise(kernel, [*inputs_of([n]), one(1.2, requires_grad=True)]), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("kernel", ["laplace", Module(norm="l1"), "rbf"], ids=str)
+def test_compiled_distances_are_the_same(kernel):
+    inputs = [*inputs_of([10]), one(1.2, requires_grad=True)]  # full tiles, which are compiled, and ragged ends
+    wanted = inputs if sl.kernels.as_kernel(kernel).has_alpha else inputs[:3]
+    results = []
+    for backend in ("compiled", "blockwise"):
+        o = sl.kernel_attention(*inputs[:3], kernel, inputs[3], backend=backend)
+        results.append([o, *torch.autograd.grad(o.pow(2).sum(), wanted)])
+    assert len(l1._compiled()) == 2
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_without_a_compiler_there_is_a_warning_and_the_same_result(monkeypatch):
+    def broken(*args, **options):
+        raise RuntimeError("no working C++ compiler found")
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: broken)
+    monkeypatch.setattr(l1, "_compiled", l1._compiled.__wrapped__)
+    q, k, v = inputs_of([10])
+    with pytest.warns(UserWarning, match="not compiled, torch.cdist is slower: no working C"):
+        o = sl.kernel_attention(q, k, v, "laplace", backend="compiled")
+    assert torch.equal(o, sl.kernel_attention(q, k, v, "laplace", backend="blockwise"))
+
+
+@kernels
+@backends
+def test_values_may_be_of_a_lower_precision(kernel, backend):
+    q, k, v = inputs_of([9])
+    o = sl.kernel_attention(q, k, v.half(), kernel, backend=backend)
+    assert o.dtype == torch.float16
+    torch.testing.assert_close(o.double(), sl.kernel_attention(q, k, v, kernel), rtol=2e-3, atol=2e-3)
+    o.square().sum().backward()
+    assert [x.grad.dtype for x in (q, k, v)] == [torch.float64] * 3
 
 
 @kernels
@@ -376,7 +414,7 @@ X = torch.zeros(3, 2)
         (lambda: sl.kernel_attention(X, X, X, "inverse_quadric"), "did you mean inverse_quadratic"),
         (
             lambda: sl.kernel_attention(X, X, X, backend="fast"),
-            "backend: expected one of auto, dense, blockwise, triton, got 'fast'",
+            "backend: expected one of auto, dense, blockwise, compiled, triton, got 'fast'",
         ),
         (lambda: sl.kernel_attention(X, X[:2], X), "k: expected 3 rows, as q has, got 2"),
         (lambda: sl.kernel_attention(X, X[:, :1], X), "k: expected the width of q, 2, got 1"),
@@ -384,7 +422,7 @@ X = torch.zeros(3, 2)
             lambda: sl.kernel_attention(X, X, X[0]),
             r"v: expected floating-point rows \(N, d\), got torch.float32 of shape",
         ),
-        (lambda: sl.kernel_attention(X, X, X.double()), "v: expected torch.float32 on cpu, as q, got torch.float64"),
+        (lambda: sl.kernel_attention(X, X.double(), X), "k: expected torch.float32, as q, got torch.float64"),
         (lambda: sl.kernel_attention(X, X, X, "rbf", -1.0), "alpha: expected a number above 0, got -1"),
         (lambda: sl.kernel_attention(X, X, X, "rbf", float("nan")), "alpha: expected a number above 0, got nan"),
         (lambda: sl.kernel_attention(X, X, X, "rbf", X), r"alpha: expected one number, got shape \(3, 2\)"),

@@ -18,8 +18,10 @@ def check(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor) -> None:
             raise ValueError(f"{name}: expected floating-point rows (N, d), got {x.dtype} of shape {tuple(x.shape)}")
         if len(x) != len(q):
             raise ValueError(f"{name}: expected {len(q)} rows, as q has, got {len(x)}")
-        if x.device != q.device or x.dtype != q.dtype:
-            raise ValueError(f"{name}: expected {q.dtype} on {q.device}, as q, got {x.dtype} on {x.device}")
+        if x.device != q.device:
+            raise ValueError(f"{name}: expected a tensor on {q.device}, as q, got {x.device}")
+    if k.dtype != q.dtype:
+        raise ValueError(f"k: expected {q.dtype}, as q, got {k.dtype}")
     if k.shape != q.shape:
         raise ValueError(f"k: expected the width of q, {q.shape[1]}, got {k.shape[1]}")
     check_offsets(offsets, len(q))

@@ -9,16 +9,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from samil_lite.kernel_attention import l1
 from samil_lite.kernels import Kernel
 
-ROWS, KEYS = 256, 1024  # of a tile: its scores, 1 MB in float32, stay in the cache between the steps that use them
+ROWS, KEYS = 1024, 512  # of a tile: large enough for fast products, small enough that 2 MB of scores stay in the cache
 
 
-def blockwise_attention(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, alpha: Tensor) -> Tensor:
+def blockwise_attention(
+    q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, alpha: Tensor, compiled: bool = False
+) -> Tensor:
     """One bag: q, k (n, d) and v (n, d_v) give o (n, d_v); as `kernel_attention`, in memory of order n."""
     with torch.autocast(q.device.type, enabled=False):
         q, k, b = features(q, k, kernel, alpha)
-        return _Blockwise.apply(q, k, v, b, alpha, kernel)  # type: ignore[no-any-return]
+        return _Blockwise.apply(q, k, v, b, alpha, kernel, compiled)  # type: ignore[no-any-return]
 
 
 def features(q: Tensor, k: Tensor, kernel: Kernel, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -40,9 +43,11 @@ def features(q: Tensor, k: Tensor, kernel: Kernel, alpha: Tensor) -> tuple[Tenso
     return q, k, b
 
 
-def scores(q: Tensor, k: Tensor, b: Tensor | None, alpha: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor, Tensor]:
+def scores(
+    q: Tensor, k: Tensor, b: Tensor | None, alpha: Tensor, kernel: Kernel, compiled: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """κ of a tile (r, c), free to be changed in place, and what its slopes need: the statistic t and φ(t)."""
-    t = torch.cdist(q, k, p=1) if kernel.statistic == "l1_distance" else q @ k.T  # (r, c)
+    t = l1.distances(q, k, compiled) if kernel.statistic == "l1_distance" else q @ k.T  # (r, c)
     if kernel.statistic == "squared_distance":
         t = t.clamp_min_(0)
     value = kernel.phi(t, alpha)
@@ -56,31 +61,33 @@ def blocks(n: int, size: int) -> list[slice]:
 
 class _Blockwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, v, b, alpha, kernel):  # type: ignore[no-untyped-def]
+    def forward(ctx, q, k, v, b, alpha, kernel, compiled):  # type: ignore[no-untyped-def]
         """q, k (n, d), v (n, d_v), b (n,) or None, alpha () -> o (n, d_v)."""
         o, lse = v.new_empty(len(q), v.shape[1]), q.new_empty(len(q))
         for rows in blocks(len(q), ROWS):
             high = q.new_full((rows.stop - rows.start, 1), -torch.inf)  # running maximum of each row, (r, 1)
             total, mixed = torch.zeros_like(high), q.new_zeros(len(high), v.shape[1])  # (r, 1), (r, d_v)
             for keys in blocks(len(k), KEYS):
-                s = scores(q[rows], k[keys], None if b is None else b[keys], alpha, kernel)[0]  # (r, c)
+                fast = compiled and _full(rows, keys)
+                tile = q[rows], k[keys], None if b is None else b[keys], alpha, kernel, fast
+                s = scores(*tile)[0]  # (r, c)
                 new = torch.maximum(high, s.amax(1, keepdim=True))
                 e = s.sub_(new).exp_()  # (r, c)
                 shrink = (high - new).exp_()  # brings what was summed so far to the new scale
                 total = total.mul_(shrink).add_(e.sum(1, keepdim=True))
-                mixed = mixed.mul_(shrink).add_(_product(e, v[keys]))
+                _add_product(mixed.mul_(shrink), e, v[keys])
                 high = new
             o[rows] = mixed / total
             lse[rows] = (high + total.log()).squeeze(1)
         ctx.save_for_backward(q, k, v, b, alpha, o, lse)
-        ctx.kernel = kernel
+        ctx.kernel, ctx.compiled = kernel, compiled
         return o
 
     @staticmethod
     @once_differentiable
     def backward(ctx, do):  # type: ignore[no-untyped-def]
         q, k, v, b, alpha, o, lse = ctx.saved_tensors
-        kernel = ctx.kernel
+        kernel, compiled = ctx.kernel, ctx.compiled
         dq, dk, dv, dalpha = torch.zeros_like(q), torch.zeros_like(k), q.new_zeros(v.shape), torch.zeros_like(alpha)
         db = None if b is None else torch.zeros_like(b)
         # The gradient of β is do·v; softmax takes Σ_i β do·v_i = do·o from each row. One product makes the difference:
@@ -88,31 +95,36 @@ class _Blockwise(torch.autograd.Function):
         do1, v1 = torch.cat([do, -taken], 1), torch.cat([v, torch.ones_like(v[:, :1])], 1)  # (n, d_v + 1)
         for rows in blocks(len(q), ROWS):
             for keys in blocks(len(k), KEYS):
-                s, t, value = scores(q[rows], k[keys], None if b is None else b[keys], alpha, kernel)  # (r, c)
+                fast = compiled and _full(rows, keys)
+                tile = q[rows], k[keys], None if b is None else b[keys], alpha, kernel, fast
+                s, t, value = scores(*tile)  # (r, c) each
                 beta = s.sub_(lse[rows, None]).exp_()
-                dv[keys] += _product(beta.T, do[rows])
-                ds = _product(do1[rows], v1[keys].T).mul_(beta)  # (r, c)
+                _add_product(dv[keys], beta.T, do[rows])
+                ds = (do1[rows] @ v1[keys].T).to(beta.dtype).mul_(beta)  # (r, c)
                 if db is not None:
                     db[keys] += ds.sum(0)
                 slope_t, slope_alpha = kernel.slopes(t, alpha, value)
                 if slope_alpha is not None:
                     dalpha += torch.dot(ds.flatten(), slope_alpha.flatten())
-                _add_gradients(dq[rows], dk[keys], ds.mul_(slope_t), t, q[rows], k[keys], kernel)
-        return dq, dk, dv.to(v.dtype), db, dalpha, None
+                dt = ds.mul_(slope_t)  # gradient of the statistic
+                if kernel.statistic == "l1_distance":
+                    tile_dq, tile_dk = l1.gradients(dt, t, q[rows], k[keys], fast)
+                    dq[rows] += tile_dq
+                    dk[keys] += tile_dk
+                else:
+                    _add_product(dq[rows], dt, k[keys])
+                    _add_product(dk[keys], dt.T, q[rows])
+        return dq, dk, dv.to(v.dtype), db, dalpha, None, None
 
 
-def _add_gradients(dq: Tensor, dk: Tensor, dt: Tensor, t: Tensor, q: Tensor, k: Tensor, kernel: Kernel) -> None:
-    """Adds to dq (r, d) and dk (c, d) what the gradient dt of a tile's statistic t (r, c) brings."""
-    if kernel.statistic == "l1_distance":
-        dq += torch.ops.aten._cdist_backward(dt, q, k, 1.0, t)
-        dk += torch.ops.aten._cdist_backward(dt.T.contiguous(), k, q, 1.0, t.T.contiguous())
-        return
-    if kernel.statistic == "squared_distance":
-        dt = dt.masked_fill_(t == 0, 0)  # clamped
-    dq += dt @ k
-    dk += dt.T @ q
+def _full(rows: slice, keys: slice) -> bool:
+    """Whether a tile has its full size: only that one is compiled, or every size of bag would compile its own."""
+    return (rows.stop - rows.start, keys.stop - keys.start) == (ROWS, KEYS)
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """a @ b in the type of the values b, as float32 at least."""
-    return (a.to(b.dtype) @ b).to(torch.promote_types(b.dtype, torch.float32))
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Adds a @ b to total; the product is taken in the type of b."""
+    if total.dtype == b.dtype:
+        total.addmm_(a, b)  # without a tensor for the product alone
+    else:
+        total += a.to(b.dtype) @ b

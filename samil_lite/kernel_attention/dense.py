@@ -12,12 +12,12 @@ def dense_attention(
 ) -> tuple[Tensor, Tensor]:
     """Pads the bags to the longest, n, and computes them as one batch: o (N, d_v) and β (B, n, n)."""
     padded, mask = pad(torch.cat([q, k, v], dim=1), offsets)  # (B, n, 2 d_qk + d_v), (B, n): True at instances
-    q, k, v = padded.split([q.shape[1], k.shape[1], v.shape[1]], dim=-1)
+    q, k, values = padded.split([q.shape[1], k.shape[1], v.shape[1]], dim=-1)
     with torch.autocast(q.device.type, enabled=False):  # half precision would lose the distances
         s = scores(_wide(q), _wide(k), kernel, alpha, mask)  # (B, n, n), row j for query j
         s = s.masked_fill(~mask[:, None, :], -torch.inf)  # no query attends to padding
         beta = s.softmax(-1)
-    o = beta.to(v.dtype) @ v  # (B, n, d_v)
+        o = beta.to(v.dtype) @ values.to(v.dtype)  # (B, n, d_v)
     return o[mask], beta
 
 

@@ -169,7 +169,6 @@ def _backward_queries(q, k, v, q2, k2, b, alpha_at, lse, do, taken, dq, dq2, dal
                 tl.store(dq + j * D + d, so_far + tl.sum(dt * sign, 1), mask=j < n)
         else:
             if SQUARED:
-                dt = tl.where(t > 0, dt, 0.0)
                 sum_q2 += tl.sum(dt, 1)
                 dt = -2 * dt
             keys = tl.load(k + i[:, None] * D + c[None, :], mask=(i[:, None] < n) & (c[None, :] < D), other=0.0)
@@ -208,7 +207,6 @@ def _backward_keys(q, k, v, q2, k2, b, alpha_at, lse, do, taken, dk, dk2, db, n,
                 tl.store(dk + i * D + d, so_far + tl.sum(dt * sign, 0), mask=i < n)
         else:
             if SQUARED:
-                dt = tl.where(t > 0, dt, 0.0)
                 sum_k2 += tl.sum(dt, 0)
                 dt = -2 * dt
             queries = tl.load(q + j[:, None] * D + c[None, :], mask=(j[:, None] < n) & (c[None, :] < D), other=0.0)
