@@ -14,6 +14,7 @@ from myst_nb.sphinx_ import HideCodeCellNode
 
 from samil_lite.data import KEY_DIGITS
 from samil_lite.experiments import RESULTS, ledger, load_table, mnist
+from samil_lite.kernels import KERNELS
 from samil_lite.metrics import mean_interval
 from samil_lite.models import MODELS
 
@@ -22,6 +23,7 @@ FIRST_PAGE = """<!DOCTYPE html>
 <link rel="icon" href="_static/logo.svg"><meta http-equiv="refresh" content="0; url={page}"></head>
 <body><a href="{page}">{title}</a></body></html>
 """
+BENCHMARKS = ("attention", "bags")  # records of benchmarks/*.py
 MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")  # what the pages load
 
 
@@ -132,6 +134,69 @@ class MnistLedger(Table):
         return rows
 
 
+class BenchmarkGoals(Table):
+    """What the benchmarks measured, beside the goals that were set before."""
+
+    def rows(self):
+        attention, bags = (json.loads((RESULTS / "benchmarks" / f"{n}_cpu.json").read_text()) for n in BENCHMARKS)
+        of = {(row["way"], row["kernel"], row["n"]): row for row in attention["rows"]}
+        rows = ["| What | Goal | Measured | |", "|---|---|---|---|"]
+        for what, measured, sign, bound, unit in (
+            *attention_goals(of),
+            *bag_goals({r["way"]: r for r in bags["rows"]}),
+        ):
+            met = "✓" if (measured >= bound if sign == "≥" else measured <= bound) else "missed"
+            rows.append(f"| {what} | {sign} {bound} {unit} | {measured:.3g} {unit} | {met} |")
+        return [*rows, "", f"Measured on: {attention['device']}, PyTorch {attention['versions']['torch']}."]
+
+
+def attention_goals(of):
+    """What, measured, sign, bound and unit of the goals for attention; `of` has rows by way, kernel and instances."""
+    ours, fused = of["auto", "rbf", 4096], of["fused", "dot", 16384]
+    for loop, bound in (("loop", 150), ("loop, malloc", 30)):
+        yield (
+            f"RBF, 4,096: time of the {loop}, to ours",
+            of[loop, "rbf", 4096]["seconds"] / ours["seconds"],
+            "≥",
+            bound,
+            "×",
+        )
+    yield "RBF, 4,096: memory", ours["megabytes"], "≤", 150, "MB"
+    for kernel in KERNELS:
+        name, way, bound = ("laplace, compiled", "compiled", 1.5) if kernel == "laplace" else (kernel, "auto", 1)
+        row = of[way, kernel, 16384]
+        yield (
+            f"{name}, 16,384: time, to PyTorch's fused dot product",
+            row["seconds"] / fused["seconds"],
+            "≤",
+            bound,
+            "×",
+        )
+        memory = "memory, the compiler included" if way == "compiled" else "memory"
+        yield f"{name}, 16,384: {memory}", row["megabytes"], "≤", 450, "MB"
+        if kernel != "laplace":  # no matrix product
+            yield f"{name}, 16,384: time, to the floor", row["seconds"] / row["floor"], "≤", 1.5, "×"
+    growth = of["auto", "rbf", 32768]["megabytes"] / of["auto", "rbf", 16384]["megabytes"]
+    yield "RBF: memory at 32,768, to that at 16,384", growth, "≤", 2.2, "×"
+
+
+def bag_goals(way):
+    """The same for ragged batches, training and a large bag; `way` has rows by their name."""
+    yield "a training step on 100,000: memory", way["large bag, one step"]["megabytes"] / 1024, "≤", 3, "GB"
+    for what, bound in (("pooling", 15), ("attention", 8)):
+        padded, ragged = way[f"{what}, padded"], way[f"{what}, ragged"]
+        yield (
+            f"{what} of 32 skewed bags: time padded, to ragged",
+            padded["seconds"] / ragged["seconds"],
+            "≥",
+            bound,
+            "×",
+        )
+    yield "the same: memory padded, to ragged", padded["megabytes"] / ragged["megabytes"], "≥", 5, "×"
+    alone, batches = way["epoch, one bag at a time"], way["epoch, batches"]
+    yield "an epoch on MNIST bags: time bag by bag, to batches", alone["seconds"] / batches["seconds"], "≥", 4, "×"
+
+
 def mean(values):
     if values.isna().any() or values.nunique() < 2:  # no weights, or the same weight for every instance
         return "—"
@@ -151,4 +216,5 @@ def setup(app):
     app.add_directive("chapters", Chapters)
     app.add_directive("mnist-results", MnistResults)
     app.add_directive("mnist-ledger", MnistLedger)
+    app.add_directive("benchmark-goals", BenchmarkGoals)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
