@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from samil_lite import kernels
 from samil_lite.attention import KernelSelfAttention
 from samil_lite.bags import Bags
-from samil_lite.encoders import LeNet5
+from samil_lite.encoders import LeNet5, PatchCNN
 from samil_lite.kernel_attention import attention_received, attention_rows, kernel_attention
 from samil_lite.metrics import Metrics
 from samil_lite.models import MILClassifier, MILOutput, build
@@ -28,6 +28,7 @@ __all__ = [
     "MaxPool",
     "MeanPool",
     "Metrics",
+    "PatchCNN",
     "about",
     "attention_received",
     "attention_rows",

@@ -21,7 +21,7 @@ class Bags:
     attention calls `cu_seqlens`. No padding is stored, so no layer can attend to padding by mistake.
 
     Args:
-        instances: floating point, finite, shape (N, …): N instances in all, any shape each.
+        instances: floating point, finite, or bytes (uint8) of images; shape (N, …): N instances in all, any shape each.
         offsets: integers, shape (B + 1,), first 0, last N, ascending.
         labels: integers ≥ 0, shape (B,); None for bags whose label is not known.
         instance_labels: integers, shape (N,); None where they are not known. Never used for training.
@@ -213,8 +213,10 @@ def _counts(labels: Tensor) -> list[tuple[int, int]]:
 def _check_instances(name: str, x: Tensor) -> int:
     if x.ndim < 2:
         raise ValueError(f"{name}: expected shape (N, …) with at least two dimensions, got {tuple(x.shape)}")
+    if x.dtype == torch.uint8:
+        return len(x)
     if not x.is_floating_point():
-        raise ValueError(f"{name}: expected floating-point instances, got {x.dtype}; convert them with .float()")
+        raise ValueError(f"{name}: expected floating-point or uint8 instances, got {x.dtype}; convert with .float()")
     finite = torch.isfinite(x)
     if not finite.all():
         row = int((~finite).flatten(1).any(1).nonzero()[0])

@@ -45,3 +45,70 @@ class LeNet5(nn.Module):
             raise ValueError(f"x: expected images of shape (N, 1, 28, 28), got {tuple(x.shape)}")
         chunks = x.contiguous(memory_format=torch.channels_last).split(self.chunk_size or max(1, len(x)))
         return torch.cat([self.layers(chunk) for chunk in chunks])  # (N, d)
+
+
+class PatchCNN(nn.Module):
+    """The convolutional encoder of the histology experiments: a small colour patch to its embedding.
+
+    Convolution 4 × 4 to 36 maps, ReLU, max-pooling by 2; convolution 3 × 3 to 48 maps, ReLU, max-pooling by 2; two
+    linear layers to `width`, each with ReLU and dropout. Source: the public code of
+    `Rymarczyk et al. (2021) <https://arxiv.org/abs/2005.12991>`__ after Ilse et al. (2018). Weights start from Glorot's
+    uniform distribution, biases from 0, as there.
+
+    Args:
+        size: height and width of the patches: 27 for the nuclei of colon, 32 for the grid of breast.
+        width: width d of the embedding, also at hand as `out_features`.
+        dropout: probability after each linear layer, in training.
+        augment: a module that maps images in [0, 1], shape (n, 3, size, size), to others; see `samil_lite.augment`.
+        chunk_size: how many patches are convolved at a time; None: all. See `LeNet5`.
+    """
+
+    def __init__(
+        self,
+        size: int = 27,
+        width: int = 512,
+        dropout: float = 0.2,
+        augment: nn.Module | None = None,
+        chunk_size: int | None = 320,
+    ) -> None:
+        super().__init__()
+        if size < 10:
+            raise ValueError(f"size: expected patches of at least 10 × 10, got {size}")
+        self.size, self.out_features, self.chunk_size = size, width, chunk_size
+        self.augment = nn.Identity() if augment is None else augment
+        side = ((size - 3) // 2 - 2) // 2  # of the last maps: 5 for 27, 6 for 32
+        self.layers = nn.Sequential(  # (n, 3, size, size)
+            nn.Conv2d(3, 36, kernel_size=4),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(36, 48, kernel_size=3),
+            nn.ReLU(),
+            nn.MaxPool2d(2),  # (n, 48, side, side)
+            nn.Flatten(),
+            nn.Linear(48 * side**2, width),  # (n, d)
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(width, width),  # (n, d)
+            nn.ReLU(),
+            nn.Dropout(dropout),
+        )
+        for layer in self.layers:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster, same numbers
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encodes images (N, 3, size, size), bytes or numbers in [0, 1], as embeddings (N, d).
+
+        Raises:
+            ValueError: if the images have another shape.
+        """
+        if x.shape[1:] != (3, self.size, self.size):
+            raise ValueError(f"x: expected images of shape (N, 3, {self.size}, {self.size}), got {tuple(x.shape)}")
+        return torch.cat([self._encode(chunk) for chunk in x.split(self.chunk_size or max(1, len(x)))])  # (N, d)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        x = x.to(self.layers[0].weight.dtype) / 255 if x.dtype == torch.uint8 else x  # type: ignore[arg-type]
+        x = (self.augment(x) - 0.5) / 0.5  # to [-1, 1], as the public code does
+        return self.layers(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]

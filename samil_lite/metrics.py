@@ -110,6 +110,47 @@ def attention_auc(attention: Tensor, key: Tensor, offsets: Tensor) -> np.ndarray
         return np.asarray(np.bincount(of_bag, keys * below, len(offsets) - 1) / (n_keys * n_others))
 
 
+def precision_at_k(attention: Tensor, key: Tensor, offsets: Tensor) -> Tensor:
+    """Of the k instances of each bag with the largest weights, the share that are key instances; k: how many it has.
+
+    Arguments as in `attention_auc`. Returns one share for each bag, shape (B,); NaN where a bag has no key instance.
+    """
+    bag = bag_index(offsets, len(attention))  # (N,)
+    k = torch.zeros(len(offsets) - 1, device=key.device).index_add_(0, bag, key.float())  # (B,)
+    hits = key & (_rank(attention, offsets) < k[bag])  # (N,)
+    return torch.zeros_like(k).index_add_(0, bag, hits.float()) / k
+
+
+def top_share(attention: Tensor, offsets: Tensor, share: float = 0.1) -> Tensor:
+    """How much of the attention goes to the instances with the largest weights, a `share` of each bag, rounded up.
+
+    Returns one number for each bag, shape (B,): 1 if they get all of it, about `share` if weights are even.
+    """
+    bag = bag_index(offsets, len(attention))  # (N,)
+    top = _rank(attention, offsets) < (offsets.diff() * share - 1e-4).ceil()[bag]  # (N,)
+    return torch.zeros_like(offsets[1:], dtype=attention.dtype).index_add_(0, bag, attention * top)
+
+
+def attention_entropy(attention: Tensor, offsets: Tensor) -> Tensor:
+    r"""Entropy of the weights over that of even weights, :math:`-\sum_i a_i \log a_i / \log n`.
+
+    Returns one number for each bag, shape (B,): 1 for even weights, 0 if one instance has all; NaN for one instance.
+    """
+    terms = -torch.special.xlogy(attention, attention)  # (N,)
+    total = torch.zeros_like(offsets[1:], dtype=attention.dtype)
+    return total.index_add_(0, bag_index(offsets, len(attention)), terms) / offsets.diff().log()
+
+
+def _rank(attention: Tensor, offsets: Tensor) -> Tensor:
+    """Place of each instance in its bag by descending weight, from 0, shape (N,)."""
+    bag = bag_index(offsets, len(attention))  # (N,)
+    order = attention.argsort(descending=True, stable=True)
+    order = order[bag[order].argsort(stable=True)]  # bag after bag
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device) - offsets[:-1][bag]
+    return place
+
+
 def weakest_key(attention: Tensor, kinds: Tensor, offsets: Tensor) -> Tensor:
     r"""How much attention the worst served kind of key instance gets, in units of the even weight 1/n.
 

@@ -5,7 +5,7 @@ import pickle
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,17 @@ from tqdm import tqdm
 from samil_lite.bags import Bags
 from samil_lite.metrics import Metrics, bag_loss, bag_metrics, check_labels
 from samil_lite.models import MILOutput
+
+
+class BagSource(Protocol):
+    """What training and prediction ask of bags: `Bags`, or an object that makes the chosen ones when needed."""
+
+    @property
+    def labels(self) -> Tensor | None: ...
+    @property
+    def n_instances(self) -> int: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, key: Any) -> Bags: ...
 
 
 @dataclass
@@ -46,8 +57,8 @@ def default_device() -> torch.device:
 
 def fit(
     model: nn.Module,
-    train: Bags,
-    validation: Bags | None = None,
+    train: BagSource,
+    validation: BagSource | None = None,
     *,
     epochs: int = 40,
     bags_per_step: int = 8,
@@ -70,7 +81,7 @@ def fit(
 
     Args:
         model: maps `Bags` to `MILOutput` and has `n_classes`, as those of `build`.
-        train: labelled bags.
+        train: labelled bags: `Bags`, or an object that reads or draws the bags of a step when they are asked for.
         validation: labelled bags that choose the epoch.
         epochs: how many times each bag is seen.
         bags_per_step: bags per gradient step. The papers take 1; more bags make fewer, faster steps.
@@ -117,7 +128,7 @@ def fit(
                 epoch = len(history.train_loss)
                 history.train_loss.append(_train_epoch(model, run.optimiser, train, bags_per_step, seed, epoch))
                 if validation is not None:
-                    history.validation_loss.append(_mean_loss(model, validation))
+                    history.validation_loss.append(_mean_loss(model, validation, bags_per_step))
                 run.finish_epoch()
                 bar.set_postfix(loss=history.train_loss[-1])
                 bar.update()
@@ -127,7 +138,7 @@ def fit(
 
 
 @torch.no_grad()
-def predict(model: nn.Module, bags: Bags, bags_per_step: int = 32) -> MILOutput:
+def predict(model: nn.Module, bags: BagSource, bags_per_step: int = 32) -> MILOutput:
     """Output of a model on many bags, without gradients, in evaluation mode, on the CPU; its mode stays as it was."""
     device = next(model.parameters()).device
     was_training = model.training
@@ -144,7 +155,7 @@ def predict(model: nn.Module, bags: Bags, bags_per_step: int = 32) -> MILOutput:
     return MILOutput(logits, attention, embedding, instance_logits)
 
 
-def evaluate(model: nn.Module, bags: Bags, bags_per_step: int = 32) -> Metrics:
+def evaluate(model: nn.Module, bags: BagSource, bags_per_step: int = 32) -> Metrics:
     """Accuracy, precision, recall, F-score, AUC and mean loss of a model on labelled bags.
 
     Args:
@@ -163,7 +174,7 @@ def evaluate(model: nn.Module, bags: Bags, bags_per_step: int = 32) -> Metrics:
 
 
 def _train_epoch(
-    model: nn.Module, optimiser: torch.optim.Optimizer, train: Bags, bags_per_step: int, seed: int, epoch: int
+    model: nn.Module, optimiser: torch.optim.Optimizer, train: BagSource, bags_per_step: int, seed: int, epoch: int
 ) -> float:
     """One pass over the training bags; returns the mean loss of a bag."""
     device = next(model.parameters()).device
@@ -181,15 +192,17 @@ def _train_epoch(
             loss.backward()
             optimiser.step()
             total += loss.detach() * len(bags)
+            del bags, loss  # or they would still be there while the next ones are read
     mean = total.item() / len(train)
     if not torch.isfinite(total):
         raise FloatingPointError(f"the training loss became {mean} in epoch {epoch}; try a lower lr")
     return mean
 
 
-def _mean_loss(model: nn.Module, bags: Bags) -> float:
+def _mean_loss(model: nn.Module, bags: BagSource, bags_per_step: int) -> float:
     assert bags.labels is not None  # checked in fit
-    return bag_loss(predict(model, bags).logits, bags.labels.cpu()).item()
+    at_once = 32 if isinstance(bags, Bags) else bags_per_step  # bags on disk may be too large for more
+    return bag_loss(predict(model, bags, at_once).logits, bags.labels.cpu()).item()
 
 
 def _adam(

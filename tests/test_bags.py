@@ -107,7 +107,7 @@ X = torch.zeros(3, 2)
         (lambda: Bags.from_list([X, X[:0]], [0, 1]), r"bags\[1\]: expected at least one instance"),
         (lambda: Bags.from_list([X, X[:, :1]], [0, 1]), r"bags\[1\]: expected instances like those of bags\[0\]"),
         (lambda: Bags.from_list([X, X.double()], [0, 1]), r"bags\[1\]: expected instances like those of bags\[0\]"),
-        (lambda: Bags.from_list([X.int()], [0]), r"bags\[0\]: expected floating-point .* convert them with .float"),
+        (lambda: Bags.from_list([X.int()], [0]), r"bags\[0\]: expected floating-point .* convert with .float"),
         (lambda: Bags.from_list([X, X / 0], [0, 1]), r"bags\[1\]: expected finite .* instance 0 holds NaN"),
         (lambda: Bags.from_list([X], [0, 1]), "labels: expected 1 integers, one for each bag"),
         (lambda: Bags.from_list([X], [0.0]), "labels: expected 1 integers"),

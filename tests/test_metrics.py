@@ -6,7 +6,17 @@ from hypothesis import strategies as st
 from ragged import offsets_of, sizes
 from sklearn.metrics import roc_auc_score
 
-from samil_lite.metrics import attention_auc, bag_loss, bag_metrics, mean_interval, paired_interval, weakest_key
+from samil_lite.metrics import (
+    attention_auc,
+    attention_entropy,
+    bag_loss,
+    bag_metrics,
+    mean_interval,
+    paired_interval,
+    precision_at_k,
+    top_share,
+    weakest_key,
+)
 
 
 def test_scores_by_counting():
@@ -44,6 +54,38 @@ def test_attention_auc_counts_pairs():
     assert np.isnan(scores[1:]).all()  # no key instance; key instances only
     with pytest.raises(ValueError, match="key: expected booleans"):
         attention_auc(attention, key.long(), torch.tensor([0, 3, 5, 6]))
+
+
+@given(sizes, st.integers(0, 99))
+def test_concentration_of_attention_as_a_loop_over_bags(sizes, seed):
+    generator = torch.Generator().manual_seed(seed)
+    offsets, n = offsets_of(sizes), sum(sizes)
+    attention = torch.cat([torch.rand(m, generator=generator).softmax(0) for m in sizes])
+    key = torch.rand(n, generator=generator) < 0.4
+    found = (
+        precision_at_k(attention, key, offsets),
+        top_share(attention, offsets),
+        attention_entropy(attention, offsets),
+    )
+    for b, (a, is_key) in enumerate(zip(attention.split(sizes), key.split(sizes), strict=True)):
+        order, k = a.argsort(descending=True), int(is_key.sum())
+        expected = (
+            is_key[order[:k]].float().mean(),  # NaN without a key instance
+            a[order[: -(-len(a) // 10)]].sum(),
+            -(a * a.log()).sum() / torch.tensor(float(len(a))).log(),
+        )
+        for ours, by_loop in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours[b], by_loop, equal_nan=True)
+
+
+def test_even_and_sharp_attention():
+    offsets, even = torch.tensor([0, 40]), torch.full((40,), 1 / 40)
+    sharp = torch.zeros(40)
+    sharp[3] = 1
+    assert attention_entropy(even, offsets).item() == pytest.approx(1)
+    assert attention_entropy(sharp, offsets).item() == 0
+    assert top_share(even, offsets).item() == pytest.approx(0.1)
+    assert top_share(sharp, offsets).item() == 1
 
 
 def test_interval_covers_as_often_as_it_says():

@@ -1,5 +1,25 @@
 """Data sets as `Bags`."""
 
+from samil_lite.data.features import FeatureBags, feature_bags
+from samil_lite.data.fungi import SPECIES, difas_bags, difas_preparations
+from samil_lite.data.histology import NUCLEI, breast_bags, breast_slides, colon_bags, colon_names
 from samil_lite.data.mnist import KEY_DIGITS, mnist_bags
+from samil_lite.data.musk import musk_bags
+from samil_lite.data.retina import messidor_bags
 
-__all__ = ["KEY_DIGITS", "mnist_bags"]
+__all__ = [
+    "KEY_DIGITS",
+    "NUCLEI",
+    "SPECIES",
+    "FeatureBags",
+    "breast_bags",
+    "breast_slides",
+    "colon_bags",
+    "colon_names",
+    "difas_bags",
+    "difas_preparations",
+    "feature_bags",
+    "messidor_bags",
+    "mnist_bags",
+    "musk_bags",
+]

@@ -1,0 +1,102 @@
+"""Files of images that the user provides: where they are, which there are, and their pixels."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+
+
+def data_folder(folder: str | Path | None, name: str, source: str) -> Path:
+    """The folder of a data set that the user has to provide.
+
+    Args:
+        folder: what the user gave; None: `name` in `$SAMIL_DATA` or, without it, in the user's cache folder.
+        name: of the data set's folder.
+        source: address where the files are to be had, for the message.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+    """
+    if folder is None:
+        import pooch  # at first use, as in download.py
+
+        folder = Path(os.environ.get("SAMIL_DATA") or pooch.os_cache("samil_lite")) / name
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(
+            f"{folder}: no such folder. Get the files from {source}, and give their folder or set SAMIL_DATA to the "
+            f"folder that has {name}/"
+        )
+    return Path(folder)
+
+
+def find_images(folder: Path) -> dict[str, Path]:
+    """Images in a folder by their name without suffix, in natural order (2 before 10).
+
+    Raises:
+        ValueError: if two images differ in their suffix alone.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir(), key=lambda path: natural(path.name)):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+            continue
+        if path.stem in found:
+            raise ValueError(f"{path}: the same image is there as {found[path.stem].name}; keep one of them")
+        found[path.stem] = path
+    return found
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Key that sorts names by the numbers in them: CA2 before CA10."""
+    return [(int(part or -1), "") if i % 2 else (0, part) for i, part in enumerate(re.split(r"(\d+)", name))]
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image, from its header alone.
+
+    Raises:
+        ValueError: if the file is no image, or a TIFF shorter than its header says.
+    """
+    try:
+        with Image.open(path) as image:
+            tags = getattr(image, "tag_v2", {})  # of a TIFF: where each strip begins (273), and how long it is (279)
+            end = max((a + n for a, n in zip(tags.get(273, ()), tags.get(279, ()), strict=True)), default=0)
+            size = image.size
+    except Exception as error:  # each format breaks in its own way
+        raise ValueError(f"{path}: not an image that can be read: {error}") from error
+    if end > path.stat().st_size:
+        raise ValueError(f"{path}: truncated, {path.stat().st_size} of at least {end} bytes")
+    return size
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """Pixels of an image, (height, width, 3): uint16 for a TIFF of 16 bits, else uint8.
+
+    Raises:
+        ValueError: if it cannot be decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            if max(getattr(image, "tag_v2", {}).get(258, (8,))) <= 8:  # bits of each channel
+                return np.asarray(image.convert("RGB"))
+        pixels = _tifffile()(path).squeeze()  # Pillow would cut 16 bits down to 8
+        pixels = np.repeat(pixels[:, :, None], 3, 2) if pixels.ndim == 2 else pixels[:, :, :3]
+        if pixels.dtype != np.uint16 or pixels.shape[2] != 3:
+            raise ValueError(f"expected 3 channels of uint16, got {pixels.dtype} of shape {pixels.shape}")
+        return pixels
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path}: cannot be decoded: {error}") from error
+
+
+def _tifffile() -> Callable[[Path], np.ndarray]:
+    try:
+        from tifffile import imread
+    except ImportError as error:
+        raise ImportError("TIFF files of 16 bits need scikit-image: pip install 'samil-lite[histology]'") from error
+    return imread

@@ -1,0 +1,129 @@
+"""Cross-validation on generated bags in the place of the real images."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, roc_auc_score
+
+import samil_lite as sl
+from samil_lite.experiments import crossval, load_table, run_grid
+
+TINY = {"n_folds": 3, "epochs": 1, "at_most": 4, "lab": False, "stain": 0.0}
+LABELS = torch.arange(12) % 2
+
+
+def generated() -> sl.Bags:
+    """Twelve bags of 5 to 8 patches; in positive ones the patches of kind 1 are brighter."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = 5 + torch.arange(12) % 4
+    kinds = [torch.arange(n) % 3 * y for n, y in zip(sizes.tolist(), LABELS.tolist(), strict=True)]
+    patches = [
+        (torch.rand(len(k), 3, 27, 27, generator=generator) * 100 + 150 * (k == 1)[:, None, None, None]).to(torch.uint8)
+        for k in kinds
+    ]
+    return sl.Bags.from_list(patches, LABELS, kinds, [torch.rand(len(k), 2) for k in kinds])
+
+
+@pytest.fixture(autouse=True)
+def no_real_data(monkeypatch, tmp_path):
+    monkeypatch.setattr(crossval, "load", lambda data, lab: (generated(), [str(b // 3) for b in range(12)]))
+    monkeypatch.setattr(crossval, "FOLDS", tmp_path / "folds")
+
+
+def test_every_bag_is_tested_once_and_folds_are_shared(tmp_path):
+    cells = crossval.cells(["colon"], ["abmilp", "lsa-abmilp", "embedding-max"], [0], **TINY)
+    assert len(cells) == 3 * (1 + 2 + 1)
+    run_grid(cells, crossval.run, tmp_path / "runs", progress=False)
+    table = load_table(tmp_path / "runs")
+    folds = json.loads((tmp_path / "folds" / "colon_3_0.json").read_text())["fold"]
+    for _, runs in table.groupby(["model", "gamma"], dropna=False):
+        assert sorted(runs["bags"].sum()) == list(range(12))
+        for run in runs.itertuples():
+            assert [folds[b] for b in run.bags] == [run.fold] * len(run.bags)
+            assert run.labels == LABELS[run.bags].tolist()
+    with_attention = table[table["model"] != "embedding-max"]
+    for name in ("attention_auc", "precision_at_k", "top_tenth", "entropy"):
+        values = with_attention[name].sum()
+        assert len(values) == 3 * 6  # three variants, six positive bags
+        assert all(0 <= x <= 1 for x in values)
+
+
+def test_summary_by_hand():
+    same = {"data": "colon", "model": "abmilp", "n_folds": 2}
+    runs = [
+        {**same, "repeat": 0, "fold": 0, "labels": [1, 0, 1], "logits": [2.0, 1.0, 0.5]},
+        {**same, "repeat": 0, "fold": 1, "labels": [0, 1], "logits": [-3.0, -2.0]},
+        {**same, "repeat": 1, "fold": 0, "labels": [0, 1], "logits": [0.1, 0.2]},
+    ]
+    result = crossval.summary(pd.DataFrame(runs))
+    assert len(result) == 1  # the second repeat lacks a fold
+    row = result.iloc[0]
+    labels, logits = np.array([1, 0, 1, 0, 1]), np.array([2, 1, 0.5, -3, -2])
+    assert row["accuracy"] == pytest.approx(accuracy_score(labels, logits > 0))
+    assert row["auc"] == pytest.approx((roc_auc_score(labels[:3], logits[:3]) + 1) / 2)
+
+
+def test_folds_are_even_and_groups_stay_whole():
+    labels = torch.arange(60) % 2
+    fold = crossval.make_folds(labels, 10, seed=0)
+    assert fold.bincount().tolist() == [6] * 10
+    assert all(labels[fold == f].sum() == 3 for f in range(10))
+    assert not torch.equal(fold, crossval.make_folds(labels, 10, seed=1))
+    groups = [str(b // 5) for b in range(60)]
+    grouped = crossval.make_folds(labels, 4, seed=0, groups=groups)
+    for group in set(groups):
+        assert len({int(f) for f, g in zip(grouped, groups, strict=True) if g == group}) == 1
+
+
+def test_grouped_folds_of_a_run(tmp_path):
+    (cell,) = crossval.cells(["breast"], ["abmilp"], [0], folds=[0], **{**TINY, "grouped": True})
+    _, groups = crossval.load("breast", False)
+    fold = crossval.stored_folds(cell, generated(), groups)
+    assert len({(groups[b], int(fold[b])) for b in range(12)}) == 4  # each of the four groups in one fold
+    assert (tmp_path / "folds" / "breast_3_grouped_0.json").exists()
+
+
+def test_a_look_takes_a_random_part_of_each_bag():
+    bags = generated()
+    part = crossval.Subsampled(bags, 6)
+    torch.manual_seed(0)
+    first, second = part[torch.tensor([3, 0])], part[torch.tensor([3, 0])]
+    assert first.sizes.tolist() == [6, 5]
+    assert first.labels.tolist() == [1, 0]
+    whole = bags[3].instances.flatten(1).unique(dim=0)
+    seen = first[0].instances.flatten(1).unique(dim=0)
+    assert len(seen) == 6  # none twice
+    assert len(torch.cat([whole, seen]).unique(dim=0)) == len(whole)  # all of this bag
+    assert not torch.equal(first.instances, second.instances)
+    assert len(part) == 12
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: crossval.cells(["colon"], ["abmilp"], [0], epoch=3), r"unknown settings \['epoch'\]"),
+        (
+            lambda: crossval.cells(["lung"], ["abmilp"], [0]),
+            r"data: unknown \['lung'\]; known are \['breast', 'colon'\]",
+        ),
+        (
+            lambda: crossval.stored_folds(
+                crossval.cells(["colon"], ["abmilp"], [0], grouped=True)[0], generated(), None
+            ),
+            "grouped: colon has no groups",
+        ),
+    ],
+)
+def test_bad_input_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_folds_of_other_bags_are_not_taken(tmp_path):
+    cell = crossval.cells(["colon"], ["abmilp"], [0], **TINY)[0]
+    crossval.stored_folds(cell, generated(), None)
+    with pytest.raises(ValueError, match="has folds for 12 bags, colon has 11"):
+        crossval.stored_folds(cell, generated()[:11], None)
