@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from samil_lite import kernels
 from samil_lite.attention import KernelSelfAttention
+from samil_lite.backbones import frozen_features
 from samil_lite.bags import Bags
 from samil_lite.encoders import LeNet5, PatchCNN
 from samil_lite.kernel_attention import attention_received, attention_rows, kernel_attention
@@ -38,6 +39,7 @@ __all__ = [
     "evaluate",
     "experiments",
     "fit",
+    "frozen_features",
     "kernel_attention",
     "kernels",
     "predict",

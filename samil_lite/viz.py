@@ -251,10 +251,11 @@ def describe_comparison(table: pd.DataFrame, value: str, by: str, label: str | N
     """Alt text for `comparison`: mean and interval of every group."""
     parts = []
     for name, values in table.groupby(by, sort=False)[value]:
-        mean, low, high = mean_interval(values.to_numpy())
-        parts.append(f"{name} {mean:.3f} ({low:.3f} to {high:.3f})")
+        interval = "{1:.3f} to {2:.3f}".format(*mean_interval(values.to_numpy())) if len(values) > 1 else "one run"
+        parts.append(f"{name} {values.mean():.3f} ({interval})")
     runs = table.groupby(by).size()
-    return f"{label or value}, mean and 95 % interval over {runs.min()} runs: {'; '.join(parts)}."
+    count = f"{runs.min()}" if runs.min() == runs.max() else f"{runs.min()} to {runs.max()}"
+    return f"{label or value}, mean and 95 % interval over {count} runs: {'; '.join(parts)}."
 
 
 def stepper(figures: Sequence[Figure], captions: Sequence[str], label: str) -> Any:

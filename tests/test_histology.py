@@ -149,7 +149,7 @@ def test_what_is_wrong_with_breast_is_named(breast, spoil, error, message):
 @pytest.mark.parametrize("load", [colon_bags, breast_bags])
 def test_a_missing_folder_says_where_to_get_it(load, tmp_path, monkeypatch):
     monkeypatch.setenv("SAMIL_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="no such folder. Get the files from https://"):
+    with pytest.raises(FileNotFoundError, match=r"no such folder\. Get the files from https://"):
         load()
     with pytest.raises(ValueError, match="size: expected at least 1"):
         load(size=0)

@@ -55,6 +55,13 @@ def test_comparison_draws_every_run_the_mean_and_the_interval(table):
     assert "a 0.800 (0.670 to 0.930); b 0.750" in viz.describe_comparison(table, "auc", "model")
 
 
+def test_groups_of_unequal_size_are_counted_honestly():
+    table = pd.DataFrame({"model": ["a", "a", "b"], "auc": [0.8, 0.9, 0.7]})
+    text = viz.describe_comparison(table, "auc", "model")
+    assert "over 1 to 2 runs" in text
+    assert "b 0.700 (one run)" in text
+
+
 def test_the_same_runs_make_the_same_picture(table):
     """Else every execution of a chapter would store other pictures."""
     files = [io.BytesIO(), io.BytesIO()]
