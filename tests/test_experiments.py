@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from samil_lite.experiments import RESULTS, load_table, mnist, run_grid
+import samil_lite as sl
+from samil_lite.data import mnist_bags
+from samil_lite.experiments import RESULTS, crossval, load_table, mnist, run_grid, tabular
 from samil_lite.experiments.__main__ import main
 from samil_lite.experiments.records import record_path
 
@@ -75,6 +78,35 @@ def test_a_killed_grid_goes_on(tmp_path):
     after = measured_json(tmp_path)
     assert len(after) == len(cells)
     assert before.items() <= after.items()  # the finished ones were left alone
+
+
+@pytest.mark.filterwarnings("ignore")  # of a cluster that loses a worker
+def test_a_cluster_that_loses_a_worker_loses_and_repeats_no_record(tmp_path):
+    distributed = pytest.importorskip("distributed")
+    cells = tiny_cells(8)
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        with distributed.Client(cluster) as client:
+            pids = list(client.run(os.getpid).values())
+        killed = threading.Thread(target=kill_after_two_records, args=(tmp_path, pids[0]))
+        killed.start()
+        run_grid(cells, mnist.run, tmp_path, progress=False, scheduler=cluster.scheduler_address)
+        killed.join()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pids[0], 0)  # it is gone indeed
+    assert {path.name for path in tmp_path.iterdir()} == {record_path(tmp_path, cell).name for cell in cells}
+    assert len(measured_json(tmp_path)) == len(cells)
+    other = tmp_path / "alone"
+    run_grid(cells[:2], mnist.run, other, progress=False)
+    for name, result in measured(other).items():
+        here = json.loads((tmp_path / name).read_text())["result"]
+        assert here["auc"] == pytest.approx(result["auc"], abs=1e-3)
+
+
+def kill_after_two_records(folder: Path, pid: int) -> None:
+    deadline = time.monotonic() + 60
+    while len(list(folder.glob("*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGKILL)
 
 
 def measured_json(folder: Path) -> dict[str, str]:
@@ -149,7 +181,28 @@ def test_command_line(tmp_path, capsys):
     assert "expected NAME=VALUE, got 'lr'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("experiment", "data"), [("images", "colon"), ("tables", "musk1")])
+def test_command_line_of_cross_validation(experiment, data, tmp_path, capsys, monkeypatch):
+    bags = mnist_bags(n_bags=12, mean_size=3)
+    columns = sl.Bags(bags.instances.flatten(1)[:, 300:310], bags.offsets, bags.labels)
+    patches = sl.Bags(bags.instances[:, :, :27, :27].expand(-1, 3, -1, -1).clamp(0, 1), bags.offsets, bags.labels)
+    monkeypatch.setattr(crossval, "load", lambda *_: (patches, None))
+    monkeypatch.setattr(tabular, "load", lambda *_: columns)
+    monkeypatch.setattr(crossval, "FOLDS", tmp_path / "folds")
+    tiny = ["n_folds=3", "epochs=1"]
+    choice = ["--data", data, "--models", "abmilp", "gsa-abmilp", "--gammas", "1", "--repeats", "2", "--set", *tiny]
+    main(["run", experiment, "--folder", str(tmp_path / "runs"), *choice])
+    out = capsys.readouterr().out
+    lines = [line.split() for line in out.splitlines() if "abmilp" in line]
+    assert [line[1] for line in lines] == ["abmilp", "gsa-abmilp"]
+    assert all("2" in line for line in lines)  # repeats
+    main(["summary", experiment, "--folder", str(tmp_path / "runs")])
+    assert capsys.readouterr().out == out
+
+
 def test_bad_input_is_named(tmp_path):
+    with pytest.raises(ValueError, match="workers, scheduler: expected one of them"):
+        run_grid([], mnist.run, tmp_path, workers=2, scheduler="tcp://127.0.0.1:1")
     with pytest.raises(ValueError, match=r"unknown settings \['epoch'\]; known are \['bags_per_step'"):
         mnist.cells(["standard"], ["abmilp"], [8], [0], epoch=3)
     with pytest.raises(FileNotFoundError, match="has no records"):

@@ -93,12 +93,29 @@ def test_formats_and_channels_do_not_matter(breast):
     assert torch.equal(breast_bags(breast).instances, before)
 
 
+def test_empty_lists_and_shadow_folders_are_no_fault(colon):
+    """MATLAB writes an empty list as (0, 2) bytes in the official files, elsewhere often as (0, 0)."""
+    before = colon_bags(colon)
+    for shape, kind in (((0, 2), "epithelial"), ((0, 0), "others")):
+        savemat(images_of(colon) / "img1" / f"img1_{kind}.mat", {"detection": np.zeros(shape, np.uint8)})
+    (colon / "__MACOSX" / "Classification" / "img1").mkdir(parents=True)
+    after = colon_bags(colon)
+    assert after.labels.tolist() == [0, 0, 1, 0, 1, 0]
+    left = before[0].instance_labels >= NUCLEI.index("fibroblast")
+    assert torch.equal(after[0].instances, before[0].instances[left])
+
+
 def images_of(folder: Path) -> Path:
     return folder / "CRCHistoPhenotypes_2016_04_28" / "Classification"
 
 
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def sixteen_bits(path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    tifffile.imwrite(path, np.zeros((64, 96, 3), np.uint16), photometric="rgb")
 
 
 def no_nuclei(folder: Path) -> None:
@@ -119,6 +136,21 @@ def no_nuclei(folder: Path) -> None:
             ValueError,
             r"img2_others.mat: nucleus \[5.0, 500.0\] is outside of 120 × 120",
         ),
+        (
+            lambda f: savemat(f / "img2" / "img2_others.mat", {"detection": np.ones((2, 4))}),  # on its side
+            ValueError,
+            r"img2_others.mat: expected `detection` of shape \(n, 2\), got float64 of \(2, 4\)",
+        ),
+        (
+            lambda f: savemat(f / "img2" / "img2_others.mat", {"detection": [["a", "b"]]}),
+            ValueError,
+            r"img2_others.mat: expected `detection` of shape \(n, 2\), got <U1",
+        ),
+        (
+            lambda f: savemat(f / "img2" / "img2_others.mat", {"detection": [[np.nan, 5.0]]}),
+            ValueError,
+            r"img2_others.mat: nucleus \[nan, 5.0\] is outside",
+        ),
         (lambda f: no_nuclei(f / "img1"), ValueError, "img1.bmp: has no nucleus"),
         (lambda f: shutil.copy(f / "img1" / "img1.bmp", f / "img1" / "img1.png"), ValueError, "same image is there"),
         (shutil.rmtree, FileNotFoundError, "expected one folder Classification"),
@@ -138,6 +170,7 @@ def test_what_is_wrong_with_colon_is_named(colon, spoil, error, message):
         (lambda f: next(f.iterdir()).rename(f / "photo.tif"), ValueError, "photo.tif: expected a name such as"),
         (lambda f: [p.unlink() for p in f.iterdir()], FileNotFoundError, "expected images such as ytma10"),
         (lambda f: Image.new("RGB", (20, 20)).save(next(f.iterdir())), ValueError, "too small for patches of 32"),
+        (lambda f: sixteen_bits(next(f.iterdir())), ValueError, r"ytma1.*\.tif: expected 8 bits a channel, got uint16"),
     ],
 )
 def test_what_is_wrong_with_breast_is_named(breast, spoil, error, message):

@@ -56,7 +56,7 @@ def colon_bags(folder: str | Path | None = None, size: int = 27) -> Bags:
         raise ValueError(f"size: expected at least 1, got {size}")
     images = _colon_images(folder)
     nuclei = [_nuclei(path, size) for path in images]  # every list is read before the first image is decoded
-    crops = [_crops(read_rgb(path), centres, size) for path, (centres, _) in zip(images, nuclei, strict=True)]
+    crops = [_crops(_pixels(path), centres, size) for path, (centres, _) in zip(images, nuclei, strict=True)]
     kinds = [kind for _, kind in nuclei]
     return Bags.from_list(
         crops, [int((kind == 1).any()) for kind in kinds], kinds, [torch.from_numpy(xy) for xy, _ in nuclei]
@@ -109,7 +109,7 @@ def breast_bags(folder: str | Path | None = None, drop_white: bool = True, size:
     for path in images:
         if min(image_size(path)) < size:
             raise ValueError(f"{path}: {image_size(path)} pixels, too small for patches of {size} × {size}")
-    patches, centres = zip(*(_grid(read_rgb(path), size, drop_white) for path in images), strict=True)
+    patches, centres = zip(*(_grid(_pixels(path), size, drop_white) for path in images), strict=True)
     return Bags.from_list(patches, [int("malignant" in path.stem) for path in images], None, centres)
 
 
@@ -122,6 +122,7 @@ def _colon_images(folder: str | Path | None) -> list[Path]:
     """The images, each with its four lists beside it."""
     root = data_folder(folder, "colon", COLON_SOURCE)
     found = [root] if root.name == "Classification" else sorted(root.glob("**/Classification"))
+    found = [p for p in found if "__MACOSX" not in p.parts]  # a shadow of every folder that some archives bring along
     if len(found) != 1:
         raise FileNotFoundError(f"{root}: expected one folder Classification in it, found {len(found)}")
     folders = sorted((p for p in found[0].iterdir() if p.is_dir()), key=lambda p: natural(p.name))
@@ -150,9 +151,12 @@ def _nuclei(image: Path, size: int) -> tuple[np.ndarray, Tensor]:
     for number, kind in enumerate(NUCLEI):
         path = image.with_name(f"{image.stem}_{kind}.mat")
         try:
-            found = np.asarray(loadmat(path)["detection"], dtype=np.float32).reshape(-1, 2)  # (n, 2)
-        except Exception as error:  # of many kinds: not a .mat, no `detection`, not pairs of numbers
+            found = loadmat(path)["detection"]
+        except Exception as error:  # of many kinds: not a .mat, cut off, no `detection`
             raise ValueError(f"{path}: expected `detection` of shape (n, 2), got {error!r}") from error
+        if found.dtype.kind not in "uif" or (found.size and (found.ndim != 2 or found.shape[1] != 2)):
+            raise ValueError(f"{path}: expected `detection` of shape (n, 2), got {found.dtype} of {found.shape}")
+        found = found.astype(np.float32).reshape(-1, 2)  # (n, 2); MATLAB writes "none" as (0, 2) or (0, 0)
         outside = ~((found >= 0) & (found <= [width, height])).all(1)
         if outside.any():
             raise ValueError(f"{path}: nucleus {found[outside][0].tolist()} is outside of {width} × {height} pixels")
@@ -161,6 +165,14 @@ def _nuclei(image: Path, size: int) -> tuple[np.ndarray, Tensor]:
     if not sum(map(len, centres)):
         raise ValueError(f"{image}: has no nucleus, its four lists are empty")
     return np.concatenate(centres), torch.cat(kinds)
+
+
+def _pixels(path: Path) -> np.ndarray:
+    """Pixels of an image of 8 bits a channel, as both official sets have: (height, width, 3), uint8."""
+    pixels = read_rgb(path)
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"{path}: expected 8 bits a channel, got {pixels.dtype}")
+    return pixels
 
 
 def _crops(pixels: np.ndarray, centres: np.ndarray, size: int) -> np.ndarray:

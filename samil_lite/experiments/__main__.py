@@ -4,8 +4,10 @@ import argparse
 import json
 from typing import Any
 
+import pandas as pd
+
 from samil_lite.data import KEY_DIGITS
-from samil_lite.experiments import load_table, mnist, run_grid
+from samil_lite.experiments import crossval, load_table, mnist, run_grid, tabular
 from samil_lite.models import MODELS
 
 
@@ -13,26 +15,59 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m samil_lite.experiments", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run every cell that has no record yet, then print the summary")
-    run.add_argument("experiment", choices=["mnist"])
-    run.add_argument("--assumptions", nargs="+", choices=list(KEY_DIGITS), default=list(KEY_DIGITS))
-    run.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    run.add_argument("--n-bags", nargs="+", type=int, default=[200], help="training bags")
-    run.add_argument("--seeds", type=int, default=5, help="how many: 0, 1, …")
-    run.add_argument("--gammas", nargs="+", type=float, default=[0.0, 1.0], help="starts of γ in self-attention")
-    run.add_argument("--paper", action="store_true", help="the paper's learning rate and batch (mnist.PAPER)")
-    run.add_argument("--set", nargs="+", type=_setting, default=[], metavar="NAME=VALUE", help="as in lr=0.001")
-    run.add_argument("--workers", type=int, default=1, help="processes")
-    summary = commands.add_parser("summary", help="mean test AUC of every setting, and its difference to AbMILP")
-    summary.add_argument("experiment", choices=["mnist"])
-    for command in (run, summary):
-        command.add_argument("--folder", default="book/results/mnist", help="of the records")
+    for command in (run, commands.add_parser("summary", help="the scores of the records that are there")):
+        experiments = command.add_subparsers(dest="experiment", required=True)
+        for name, text in EXPERIMENTS.items():
+            options = experiments.add_parser(name, help=text)
+            options.add_argument("--folder", default=f"book/results/{name}", help="of the records")
+            if command is run:
+                _add_options(options, name)
     args = parser.parse_args(arguments)
     if args.command == "run":
-        changes = {**(mnist.PAPER if args.paper else {}), **dict(args.set)}
-        cells = mnist.cells(args.assumptions, args.models, args.n_bags, range(args.seeds), args.gammas, **changes)
-        run_grid(cells, mnist.run, args.folder, args.workers)
-    table = mnist.summary(load_table(args.folder)).sort_values(["assumption", "n_bags", "model"])
-    print(table.to_string(index=False, float_format="{:.4f}".format, na_rep="—"))
+        module = {"mnist": mnist, "images": crossval, "tables": tabular}[args.experiment]
+        run_grid(_cells(args), module.run, args.folder, args.workers, scheduler=args.scheduler)
+    print(_summary(args).to_string(index=False, float_format="{:.4f}".format, na_rep="—"))
+
+
+EXPERIMENTS = {
+    "mnist": "MNIST bags under three assumptions",
+    "images": "cross-validation on colon and breast",
+    "tables": "cross-validation on musk",
+}
+
+
+def _add_options(options: argparse.ArgumentParser, experiment: str) -> None:
+    if experiment == "mnist":
+        options.add_argument("--assumptions", nargs="+", choices=list(KEY_DIGITS), default=list(KEY_DIGITS))
+        options.add_argument("--n-bags", nargs="+", type=int, default=[200], help="training bags")
+        options.add_argument("--seeds", type=int, default=5, help="how many: 0, 1, …")
+        options.add_argument("--paper", action="store_true", help="the paper's learning rate and batch (mnist.PAPER)")
+    else:
+        known = list(crossval.DATA if experiment == "images" else tabular.DATA)
+        options.add_argument("--data", nargs="+", choices=known, default=known)
+        options.add_argument("--repeats", type=int, default=1, help="how many: 0, 1, …")
+    options.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    options.add_argument("--gammas", nargs="+", type=float, default=[0.0, 1.0], help="starts of γ in self-attention")
+    options.add_argument("--set", nargs="+", type=_setting, default=[], metavar="NAME=VALUE", help="as in lr=0.001")
+    options.add_argument("--workers", type=int, default=1, help="processes")
+    options.add_argument("--scheduler", help="address of a Dask cluster in place of processes, tcp://host:8786")
+
+
+def _cells(args: argparse.Namespace) -> list[dict[str, Any]]:
+    changes = dict(args.set)
+    if args.experiment == "mnist":
+        changes = {**(mnist.PAPER if args.paper else {}), **changes}
+        return mnist.cells(args.assumptions, args.models, args.n_bags, range(args.seeds), args.gammas, **changes)
+    module = crossval if args.experiment == "images" else tabular
+    return module.cells(args.data, args.models, range(args.repeats), args.gammas, **changes)  # type: ignore[no-any-return]
+
+
+def _summary(args: argparse.Namespace) -> pd.DataFrame:
+    table = load_table(args.folder)
+    if args.experiment == "mnist":
+        return mnist.summary(table).sort_values(["assumption", "n_bags", "model"])
+    repeats = crossval.summary(table if args.experiment == "images" else tabular.by_fold(table))
+    return crossval.over_repeats(repeats)
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -193,3 +193,18 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         scores["auc"] = float(np.mean([roc_auc_score(y, x) for y, x in folds])) if folds else np.nan
         rows.append({**dict(zip([*settings, "repeat"], names, strict=True)), **{n: scores[n] for n in SCORES}})
     return pd.DataFrame(rows)
+
+
+def over_repeats(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard error of each score over the repeats, from the rows of `summary`; NaN with one repeat.
+
+    Repeats share their bags, so the standard error says how much folds and starts matter, not how other bags would do.
+    """
+    if scores.empty:
+        return scores
+    keys = [name for name in scores.columns if name not in ("repeat", *SCORES)]
+    groups = scores.groupby(keys, dropna=False, sort=False)[list(SCORES)]
+    errors = groups.sem().add_suffix("_error")
+    table = groups.mean().join(errors).join(groups.size().rename("repeats")).reset_index()
+    vary = [name for name in keys if name in ("data", "model", "gamma") or scores[name].nunique() > 1]
+    return table[[*vary, "repeats", *(column for name in SCORES for column in (name, f"{name}_error"))]]

@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,22 @@ import torch
 from samil_lite.training import progress_bar
 
 Config = dict[str, Any]
+Run = Callable[[Config], dict[str, Any]]
 RESULTS = Path(__file__).parents[2] / "book" / "results"  # the records that come with the repository
 
 
 def run_grid(
     cells: Sequence[Config],
-    run: Callable[[Config], dict[str, Any]],
+    run: Run,
     folder: str | Path,
     workers: int = 1,
     progress: bool = True,
+    scheduler: str | None = None,
 ) -> None:
     """Runs every cell that has no record yet, and writes its record.
+
+    On a Dask cluster this process writes the records as they come in. A cell whose worker is lost runs again on
+    another one, and has one record in the end.
 
     Args:
         cells: configurations, JSON values only; a record's name is the hash of its configuration.
@@ -35,19 +40,53 @@ def run_grid(
         folder: where records are, created if missing.
         workers: processes; each computes on one thread if there are several.
         progress: whether to show a progress bar, with the time left.
-    """
-    from joblib import Parallel, delayed
+        scheduler: address of a running Dask cluster, such as tcp://host:8786, in place of local processes. Its workers
+            need this package, the data, and one thread each; extra `cluster`.
 
+    Raises:
+        ValueError: if both `workers` and `scheduler` are given.
+        ImportError: if `scheduler` is given and Dask is missing.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     missing = [cell for cell in cells if not record_path(folder, cell).exists()]
-    threads = 1 if workers > 1 else torch.get_num_threads()
-    made = origin(threads)  # once: what runs is the code that is loaded now, whatever is committed meanwhile
-    jobs = (delayed(_run_cell)(run, cell, folder, threads, made) for cell in missing)
-    done = Parallel(n_jobs=workers, return_as="generator_unordered")(jobs)
+    if scheduler is not None and workers != 1:
+        raise ValueError(f"workers, scheduler: expected one of them, got {workers} and {scheduler!r}")
+    done = (
+        _on_cluster(run, missing, folder, scheduler) if scheduler else _on_this_machine(run, missing, folder, workers)
+    )
     with progress_bar(progress, total=len(cells), initial=len(cells) - len(missing), unit="run") as bar:
         for _ in done:
             bar.update()
+
+
+def _on_this_machine(run: Run, cells: list[Config], folder: Path, workers: int) -> Iterator[None]:
+    """Every process writes its own records; the results say only that one is finished."""
+    from joblib import Parallel, delayed
+
+    threads = 1 if workers > 1 else torch.get_num_threads()
+    made = origin(threads)  # once: what runs is the code that is loaded now, whatever is committed meanwhile
+    jobs = (delayed(_run_cell)(run, cell, folder, threads, made) for cell in cells)
+    return iter(Parallel(n_jobs=workers, return_as="generator_unordered")(jobs))
+
+
+def _on_cluster(run: Run, cells: list[Config], folder: Path, scheduler: str) -> Iterator[None]:
+    """The cluster computes, this process writes: the workers may have other disks."""
+    try:
+        from distributed import Client, as_completed
+    except ImportError as error:
+        raise ImportError("scheduler needs Dask: pip install 'samil-lite[cluster]'") from error
+    with Client(scheduler, set_as_default=False) as client:
+        futures = client.map(_measure_there, [run] * len(cells), cells, pure=False, retries=2)
+        for future in as_completed(futures, loop=client.loop):
+            config, record = future.result()
+            write_record(record_path(folder, config), record)
+            future.release()
+            yield
+
+
+def _measure_there(run: Run, config: Config) -> tuple[Config, dict[str, Any]]:
+    return config, _measure(run, config, 1, origin(1))
 
 
 def record_path(folder: Path, config: Config) -> Path:
@@ -68,14 +107,16 @@ def load_table(folder: str | Path) -> pd.DataFrame:
     return pd.DataFrame([{**r["config"], **r["result"], "seconds": r["seconds"]} for r in records])
 
 
-def _run_cell(
-    run: Callable[[Config], dict[str, Any]], config: Config, folder: Path, threads: int, made: dict[str, Any]
-) -> None:
+def _run_cell(run: Run, config: Config, folder: Path, threads: int, made: dict[str, Any]) -> None:
+    write_record(record_path(folder, config), _measure(run, config, threads, made))
+
+
+def _measure(run: Run, config: Config, threads: int, made: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(threads)
     start = time.perf_counter()
     record = {"config": config, "result": run(config), **made}
     record["seconds"] = round(time.perf_counter() - start, 2)
-    write_record(record_path(folder, config), record)
+    return record
 
 
 def write_record(path: Path, record: dict[str, Any]) -> Path:
