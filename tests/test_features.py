@@ -302,7 +302,7 @@ def test_a_file_that_changes_or_breaks_later_is_named(folder):
         (lambda t: pd.concat([t, t[2:3]]), "column 'slide_id': slide_3 is listed 2 times"),
         (lambda t: t.replace("slide_3", " "), "column 'slide_id': expected a name in each row, but row 2"),
         (lambda t: t.replace("slide_3", np.nan), "column 'slide_id': expected a name in each row, but row 2"),
-        (lambda t: t[1:], r"slide_1.h5 is not in the table, nor are 0 other files; allow_unlisted=True"),
+        (lambda t: t[1:], r"slide_1.h5 is not in the table \(1 file\(s\) are not\); allow_unlisted=True"),
         (lambda t: t.assign(label=[*"0101010", " "]), "column 'label': expected a label .* slide_8 has none"),
         (lambda t: t.assign(label=[0, 1, 0, 1, 0, 1, 0, np.nan]), "column 'label': expected .* slide_8 has none"),
         (lambda t: t.assign(label=np.arange(8) / 8), "column 'label': expected integers .* got '0.0' for slide_1"),

@@ -252,7 +252,7 @@ def _files(folder: Path, names: list[str], allow_unlisted: bool) -> dict[str, Pa
     unlisted = sorted(files.keys() - set(names))
     if unlisted and not allow_unlisted:
         raise ValueError(
-            f"{files[unlisted[0]]} is not in the table, nor are {len(unlisted) - 1} other files; "
+            f"{files[unlisted[0]]} is not in the table ({len(unlisted)} file(s) are not); "
             "allow_unlisted=True leaves them out"
         )
     return files

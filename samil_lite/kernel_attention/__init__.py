@@ -45,7 +45,8 @@ def kernel_attention(
         \beta_{ji} = \operatorname{softmax}_i \kappa_\alpha(k_i, q_j), \qquad o_j = \sum_i \beta_{ji} v_i
 
     with i over the instances of j's bag. Source: `Rymarczyk et al. (2021) <https://arxiv.org/abs/2005.12991>`__.
-    Every backend is exact. Scores are computed in float32 at least, under autocast too.
+    Every backend is exact. Scores are computed in float32 at least, under autocast too. On a CPU, and by "triton", sums
+    are made in a fixed order: the same input gives the same output and gradients every time.
 
     Args:
         q: queries, shape (N, d_qk).
