@@ -81,8 +81,8 @@ def difas_bags(
         progress: whether to show a progress bar.
 
     Returns:
-        B bags in the order of the labels, then of the numbers: instances (N, 3, size, size), uint8, RGB; labels (B,)
-        from 0 to 8; coordinates (N, 2), float32, the pixel (x, y) that the crop is centred on. About 0.5 GB as set.
+        B bags in the order of the labels, then of the numbers, with instances (N, 3, size, size), uint8, RGB; labels
+        (B,) from 0 to 8; coordinates (N, 2), float32, the pixel (x, y) that the crop is centred on. About 0.5 GB as set.
 
     Raises:
         FileNotFoundError: if the folder, a species or a mask is not there.

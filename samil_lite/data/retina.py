@@ -93,8 +93,8 @@ def messidor_bags(
         progress: whether to show a progress bar.
 
     Returns:
-        B bags in the order of `bases`, then of the names, as in `messidor_table`: instances (N, 3, size, size), uint8,
-        RGB; labels (B,), 0 or 1; coordinates (N, 2), float32, centres (x, y) of the patches in pixels of the
+        B bags in the order of `bases`, then of the names, as in `messidor_table`, with instances (N, 3, size, size),
+        uint8, RGB; labels (B,), 0 or 1; coordinates (N, 2), float32, centres (x, y) of the patches in pixels of the
         resized photograph. All 1,187 make about 2 GB as set (at most 12 patches each).
 
     Raises:
@@ -141,7 +141,7 @@ def messidor_table(
     """What is known of each bag of `messidor_bags`, in the same order, from the official tables.
 
     Returns:
-        A row for each photograph: `base`, `name`, `label` (grade above 0), `grade` (0 to 3), `path`, and, where the
+        A row for each photograph with `base`, `name`, `label` (grade above 0), `grade` (0 to 3), `path`, and, where the
         tables have them, `department` and `edema` (0 to 2). Folds grouped by `base` or `department` keep the cameras
         apart.
 
