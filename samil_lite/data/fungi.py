@@ -82,7 +82,8 @@ def difas_bags(
 
     Returns:
         B bags in the order of the labels, then of the numbers, with instances (N, 3, size, size), uint8, RGB; labels
-        (B,) from 0 to 8; coordinates (N, 2), float32, the pixel (x, y) that the crop is centred on. About 0.5 GB as set.
+        (B,) from 0 to 8; coordinates (N, 2), float32, the pixel (x, y) that the crop is centred on. About 0.5 GB as
+        set.
 
     Raises:
         FileNotFoundError: if the folder, a species or a mask is not there.
