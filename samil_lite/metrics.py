@@ -80,6 +80,37 @@ def bag_metrics(logits: Tensor, labels: Tensor) -> Metrics:
     )
 
 
+def recall_at_precision(logits: Tensor, labels: Tensor, precision: float = 0.9) -> float:
+    """The largest recall that a threshold reaches whose precision is at least `precision`.
+
+    The threshold is chosen on these very bags, so it is what a reader could reach, not what a rule set before reaches.
+    Logits and labels (B,). Returns 0 if no threshold is so precise, NaN without a positive bag.
+    """
+    from sklearn.metrics import precision_recall_curve
+
+    if not labels.any():
+        return float("nan")
+    reached, recall, _ = precision_recall_curve(labels.numpy(), logits.double().numpy())
+    return float(recall[:-1][reached[:-1] >= precision].max(initial=0))  # the last point has no threshold
+
+
+def calibration_error(logits: Tensor, labels: Tensor, n_bins: int = 5) -> float:
+    r"""Mean distance of probabilities from frequencies, :math:`\sum_m \frac{B_m}{B} \lvert \bar y_m - \bar p_m \rvert`.
+
+    Bags are sorted by the probability of a positive label and cut into bins of as equal numbers as can be; in bin m,
+    :math:`\bar p_m` is the mean probability and :math:`\bar y_m` the share of positive bags. Even a perfect model
+    does not get 0 on few bags. After `Naeini et al. (2015) <https://doi.org/10.1609/aaai.v29i1.9602>`__.
+
+    Args:
+        logits: shape (B,).
+        labels: shape (B,).
+        n_bins: at most as many as there are bags.
+    """
+    order = logits.argsort(stable=True)
+    bins = zip(logits[order].double().sigmoid().tensor_split(n_bins), labels[order].tensor_split(n_bins), strict=True)
+    return float(sum(abs(p.sum() - y.sum()) for p, y in bins) / len(logits))
+
+
 def attention_auc(attention: Tensor, key: Tensor, offsets: Tensor) -> np.ndarray:
     """How well attention ranks the key instances of each bag first.
 
@@ -177,12 +208,19 @@ def weakest_key(attention: Tensor, kinds: Tensor, offsets: Tensor) -> Tensor:
     return torch.where(weakest == -torch.inf, torch.nan, weakest)
 
 
-def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
-    r"""Mean of independent runs and its confidence interval, :math:`\bar x \pm t_{n-1} \, s / \sqrt n` (Student).
+def mean_interval(
+    values: Sequence[float] | np.ndarray, level: float = 0.95, ratio: float = 0.0
+) -> tuple[float, float, float]:
+    r"""Mean of runs and its confidence interval, :math:`\bar x \pm t_{n-1} \sqrt{1/n + r} \, s` (Student).
+
+    Independent runs have r = 0. The folds of a cross-validation share most of their training bags, so they are not
+    independent and :math:`s / \sqrt n` is too small; then r is the number of test bags over that of training bags,
+    after `Nadeau and Bengio (2003) <https://doi.org/10.1023/A:1024068626366>`__.
 
     Args:
-        values: one number for each run, at least two.
+        values: one number for each run, or for each fold, at least two.
         level: probability that the interval covers the true mean, if runs vary normally.
+        ratio: r.
 
     Returns:
         mean, lower end, upper end.
@@ -192,7 +230,7 @@ def mean_interval(values: Sequence[float] | np.ndarray, level: float = 0.95) -> 
     x = np.asarray(values, dtype=float)
     if x.ndim != 1 or len(x) < 2:
         raise ValueError(f"values: expected at least two runs, got shape {x.shape}")
-    half = stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
+    half = stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) * np.sqrt(1 / len(x) + ratio)
     return float(x.mean()), float(x.mean() - half), float(x.mean() + half)
 
 

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, roc_auc_score
 import samil_lite as sl
 from samil_lite.experiments import crossval, load_table, run_grid
 
-TINY = {"n_folds": 3, "epochs": 1, "at_most": 4, "lab": False, "stain": 0.0}
+TINY = {"n_folds": 3, "n_validation": 1, "epochs": 1, "at_most": 4, "lab": False, "stain": 0.0}
 LABELS = torch.arange(12) % 2
 
 
@@ -49,6 +49,12 @@ def test_every_bag_is_tested_once_and_folds_are_shared(tmp_path):
         values = with_attention[name].sum()
         assert len(values) == 3 * 6  # three variants, six positive bags
         assert all(0 <= x <= 1 for x in values)
+    examples = with_attention.dropna(subset="example")
+    assert set(examples["fold"]) == {0}
+    assert examples["example"].map(lambda e: str(e["epithelial"])).nunique() == 1  # the same image
+    laplace = table[table["model"] == "lsa-abmilp"]
+    for decay in laplace["decay"]:
+        assert all(sum(pairs) > 0 for pairs in decay["pairs"])
 
 
 def test_summary_by_hand():
@@ -61,9 +67,41 @@ def test_summary_by_hand():
     result = crossval.summary(pd.DataFrame(runs))
     assert len(result) == 1  # the second repeat lacks a fold
     row = result.iloc[0]
+    assert row["recall_at_precision"] == pytest.approx(1 / 3)  # the two highest are 1 and 0: only one is found safely
     labels, logits = np.array([1, 0, 1, 0, 1]), np.array([2, 1, 0.5, -3, -2])
     assert row["accuracy"] == pytest.approx(accuracy_score(labels, logits > 0))
     assert row["auc"] == pytest.approx((roc_auc_score(labels[:3], logits[:3]) + 1) / 2)
+
+
+def test_comparison_pairs_the_folds():
+    def runs(model: str, gamma: float, auc_of_fold: list[float]) -> list[dict]:
+        """Two positives and two negatives a fold, ranked so that the AUC is 0.5, 0.75 or 1."""
+        logits = {1.0: [4, 3, 2, 1], 0.75: [4, 2, 3, 1], 0.5: [4, 1, 3, 2]}
+        shared = {"data": "colon", "repeat": 0, "n_folds": 3, "n_validation": 1, "labels": [1, 1, 0, 0]}
+        return [
+            {**shared, "model": model, "gamma": gamma, "fold": f, "logits": logits[auc]}
+            for f, auc in enumerate(auc_of_fold)
+        ]
+
+    table = pd.DataFrame([*runs("abmilp", np.nan, [0.5, 0.75, 0.5]), *runs("sa-abmilp", 1.0, [1.0, 0.75, 0.75])])
+    (row,) = crossval.compare(table).itertuples()
+    differences = [0.5, 0, 0.25]
+    assert (row.model, row.gamma, row.pairs, row.difference) == ("sa-abmilp", 1.0, 3, 0.25)
+    half = 4.302653 * np.std(differences, ddof=1) * np.sqrt(1 / 3 + 1)  # one fold tests, one trains
+    assert (row.low, row.high) == pytest.approx((0.25 - half, 0.25 + half), abs=1e-5)
+    assert len(crossval.compare(table[table["fold"] == 0])) == 0  # one pair has no interval
+    with pytest.raises(ValueError, match="expected one run of abmilp for each fold"):
+        crossval.compare(pd.concat([table, table]))
+
+
+def test_test_validation_and_training_share_no_bag():
+    fold = crossval.make_folds(LABELS, 6, seed=0)
+    config = {"n_folds": 6, "n_validation": 2}
+    test, validation = crossval.parts(config, fold, torch.arange(6)[:, None])  # (6, 12) each
+    assert (test.sum(0) == 1).all()
+    assert (validation.sum(0) == 2).all()
+    assert not (test & validation).any()
+    assert torch.equal(test[2], crossval.parts(config, fold, 2)[0])
 
 
 def test_folds_are_even_and_groups_stay_whole():

@@ -11,9 +11,11 @@ from samil_lite.metrics import (
     attention_entropy,
     bag_loss,
     bag_metrics,
+    calibration_error,
     mean_interval,
     paired_interval,
     precision_at_k,
+    recall_at_precision,
     top_share,
     weakest_key,
 )
@@ -31,6 +33,29 @@ def test_scores_by_counting():
     assert metrics.auc == pytest.approx(7 / 9)  # 9 pairs: 3 rank above both others, 1 above two, −1 above two
     p = torch.sigmoid(logits)
     assert metrics.loss == pytest.approx(-torch.where(labels == 1, p, 1 - p).log().mean().item())
+
+
+def test_recall_at_a_precision_by_hand():
+    logits, labels = torch.tensor([5.0, 4.0, 3.0, 2.0, 1.0]), torch.tensor([1, 1, 0, 1, 0])
+    assert recall_at_precision(logits, labels, 1.0) == pytest.approx(2 / 3)  # the two highest
+    assert recall_at_precision(logits, labels, 0.75) == 1  # three of the four highest
+    assert recall_at_precision(logits, 1 - labels, 0.9) == 0  # the highest is of the other kind
+    assert np.isnan(recall_at_precision(logits, torch.zeros(5), 0.9))
+
+
+def test_calibration_error_by_hand():
+    p = torch.tensor([0.1, 0.3, 0.6, 0.8], dtype=torch.float64)
+    labels = torch.tensor([0, 1, 1, 1])
+    # Two bins: mean probability 0.2 with half of the labels positive, and 0.7 with all.
+    assert calibration_error(p.logit(), labels, 2) == pytest.approx((0.3 + 0.3) / 2)
+    assert calibration_error(torch.tensor([-40.0, 40.0]), torch.tensor([0, 1]), 2) == pytest.approx(0)
+
+
+def test_shared_training_bags_widen_the_interval():
+    x = [0.1, 0.3, 0.2, 0.4]
+    mean, low, high = mean_interval(x)
+    assert mean_interval(x, ratio=3 / 4)[0] == mean
+    assert mean_interval(x, ratio=3 / 4)[1:] == pytest.approx((mean - 2 * (mean - low), mean + 2 * (high - mean)))
 
 
 def test_perfect_classes():

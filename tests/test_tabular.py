@@ -7,7 +7,7 @@ from ragged import offsets_of
 import samil_lite as sl
 from samil_lite.experiments import crossval, load_table, run_grid, tabular
 
-TINY = {"n_folds": 3, "epochs": 12, "width": 6}
+TINY = {"n_folds": 3, "n_validation": 1, "epochs": 12, "width": 6}
 LABELS = torch.arange(12) % 2
 
 

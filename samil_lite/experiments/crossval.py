@@ -1,7 +1,7 @@
 """Cross-validation on small sets of images: a data set, a model, a repeat and a fold make one run."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from functools import cache
 from itertools import product
@@ -15,17 +15,22 @@ from torch import Tensor, nn
 from samil_lite.augment import Dihedral, StainJitter, normalise_lab
 from samil_lite.bags import Bags
 from samil_lite.encoders import PatchCNN
-from samil_lite.experiments.records import RESULTS, write_record
-from samil_lite.metrics import attention_auc, attention_entropy, bag_metrics, precision_at_k, top_share
-from samil_lite.models import KERNEL_OF, build
+from samil_lite.experiments import nuclei
+from samil_lite.experiments.records import RESULTS, changed, starts, write_record
+from samil_lite.metrics import bag_metrics, calibration_error, mean_interval, recall_at_precision
+from samil_lite.models import build
 from samil_lite.training import fit, predict
 
 DATA = {"colon": 27, "breast": 32}  # name: height and width of its patches
 TRAINING: dict[str, Any] = {"epochs": 40, "patience": 12, "bags_per_step": 4, "lr": 1e-4, "weight_decay": 5e-4}
-# Training sees so many instances of a bag at most, drawn anew in every epoch; validation and test see all.
-SETTINGS: dict[str, Any] = {"n_folds": 10, "grouped": False, "at_most": 32, "lab": True, "stain": 0.02}
+# Training sees at most `at_most` instances of a bag, drawn anew in every epoch; validation a fixed draw of four times
+# as many, the test all. `n_validation` folds choose the epoch.
+SETTINGS: dict[str, Any] = {
+    "n_folds": 10, "n_validation": 2, "grouped": False, "at_most": 32, "lab": True, "stain": 0.02,
+}  # fmt: skip
 FOLDS = RESULTS / "folds"
-SCORES = ("accuracy", "precision", "recall", "f_score", "auc")
+DIFFERENCE = ("difference", "low", "high")  # columns of `compare`
+SCORES = ("accuracy", "precision", "recall", "f_score", "auc", "recall_at_precision", "calibration")
 
 
 class Subsampled:
@@ -66,38 +71,48 @@ def cells(
         folds: numbers of the folds to test on; all if None.
         changes: replace entries of TRAINING and SETTINGS.
     """
-    known = {**TRAINING, **SETTINGS}
-    if unknown := set(changes) - set(known):
-        raise ValueError(f"unknown settings {sorted(unknown)}; known are {sorted(known)}")
-    if unknown := set(data) - set(DATA):
-        raise ValueError(f"data: unknown {sorted(unknown)}; known are {sorted(DATA)}")
-    settings = {name: changes.get(name, value) for name, value in known.items()}
+    cells = base_cells(DATA, {**TRAINING, **SETTINGS}, data, models, repeats, gammas, changes)
+    return [{**cell, "fold": fold} for cell in cells for fold in (range(cell["n_folds"]) if folds is None else folds)]
+
+
+def base_cells(
+    known_data: Collection[str],
+    known: dict[str, Any],
+    data: Sequence[str],
+    models: Sequence[str],
+    repeats: Sequence[int],
+    gammas: Sequence[float],
+    changes: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """Every combination of data set, model, start of γ and repeat, with the settings `known` after `changes`."""
+    settings = changed(known, changes)
+    if unknown := set(data) - set(known_data):
+        raise ValueError(f"data: unknown {sorted(unknown)}; known are {sorted(known_data)}")
     return [
-        {"data": d, "model": m, "repeat": r, "fold": f, **settings, **start}
+        {"data": d, "model": m, "repeat": r, **settings, **start}
         for r, d, m in product(repeats, data, models)
-        for start in ([{"gamma": gamma} for gamma in gammas] if m in KERNEL_OF else [{}])
-        for f in (range(settings["n_folds"]) if folds is None else folds)
+        for start in starts(m, gammas)
     ]
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """Trains one model without one fold, and scores it on that fold.
 
-    The fold after the one tested, a tenth of the bags, chooses the epoch by its loss. (The public code leaves four or
-    five images for this.) Stored are the logits of the tested bags, for `summary`, and, where instance labels are known
-    and the model has attention, how attention relates to them in each positive bag: see `samil_lite.metrics`.
+    The folds after the one tested, a fifth of the bags as set, choose the epoch by their loss. (The public code leaves
+    four or five images for this.) Stored are the logits of the tested bags, for `summary`, and, where instance labels
+    are known and the model has attention, how attention and self-attention relate to them in each positive bag.
     """
     bags, groups = load(config["data"], config["lab"])
-    fold = stored_folds(config, bags, groups)  # (B,)
-    test, validation = fold == config["fold"], fold == (config["fold"] + 1) % config["n_folds"]
+    test, validation = parts(config, stored_folds(config, bags, groups), config["fold"])  # (B,) each
     seed = 1000 * config["repeat"] + config["fold"]
     torch.manual_seed(seed)
     augment = nn.Sequential(StainJitter(config["stain"]), Dihedral())
     start = {"gamma": config["gamma"]} if "gamma" in config else {}
     model = build(config["model"], PatchCNN(DATA[config["data"]], augment=augment), **start)
     train = Subsampled(bags[~(test | validation)], config["at_most"])
+    chooser = Subsampled(bags[validation], 4 * config["at_most"])[torch.arange(int(validation.sum()))]
     settings = {name: config[name] for name in TRAINING}
-    history = fit(model, train, bags[validation], seed=seed, progress=False, **settings)
+    history = fit(model, train, chooser, seed=seed, progress=False, **settings)
     tested = bags[test]
     output = predict(model, tested, bags_per_step=4)
     assert tested.labels is not None
@@ -109,26 +124,29 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         "best_epoch": history.best_epoch,
         "epochs_run": len(history.train_loss),
     }
-    if tested.instance_labels is not None and output.attention is not None:
-        result |= _attention_scores(output.attention, tested)
+    if tested.instance_labels is not None and output.attention is not None and bool(tested.labels.any()):
+        positive = tested[tested.labels == 1]
+        result |= nuclei.attention_scores(model, positive)
+        if model.self_attention is not None:
+            result |= nuclei.neighbours(model, positive)
+        if config["fold"] == 0:
+            result["example"] = nuclei.example(model, positive[0])
     return result
 
 
-def _attention_scores(attention: Tensor, bags: Bags) -> dict[str, list[float | None]]:
-    """For each positive bag: how attention ranks the epithelial nuclei, how concentrated it is; None if undefined."""
-    assert bags.instance_labels is not None
-    key = bags.instance_labels == 1
-    scores = {
-        "attention_auc": attention_auc(attention, key, bags.offsets),
-        "precision_at_k": precision_at_k(attention, key, bags.offsets),
-        "top_tenth": top_share(attention, bags.offsets),
-        "entropy": attention_entropy(attention, bags.offsets),
-    }
-    positive = bags.labels == 1
-    return {
-        name: [round(x, 4) if np.isfinite(x) else None for x in torch.as_tensor(values)[positive].tolist()]
-        for name, values in scores.items()
-    }
+def parts(config: dict[str, Any], fold: Tensor, number: Tensor | int) -> tuple[Tensor, Tensor]:
+    """Which bags are tested, those of fold `number`, and which choose the epoch, those of the folds after it.
+
+    Args:
+        config: with `n_folds` and `n_validation`.
+        fold: of each bag, shape (B,).
+        number: of the tested fold; or several, shape (F, 1).
+
+    Returns:
+        Two masks, shape (B,) or (F, B).
+    """
+    after = (fold - number) % config["n_folds"]
+    return after == 0, (after > 0) & (after <= config["n_validation"])
 
 
 @cache
@@ -175,24 +193,71 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Scores of every model, repeat by repeat: those of all bags, each tested by the model that had not seen it.
 
     A repeat counts when all of its folds are there. The AUC compares logits within each fold, since the folds' models
-    differ, and is the mean over the folds that have both classes.
+    differ, and is the mean over the folds that have both classes. Recall at a precision of 0.9 and calibration error
+    (`samil_lite.metrics`) take the logits of all folds together.
 
     Returns:
         One row for each data set, model, start of γ, other setting that varies, and repeat, with the columns `SCORES`.
     """
-    from sklearn.metrics import roc_auc_score
-
-    settings = [n for n in ("data", "model", "gamma", *TRAINING, *SETTINGS) if n in table]
+    keys = [*_settings(table), "repeat"]
     rows = []
-    for names, runs in table.groupby([*settings, "repeat"], dropna=False):
+    for names, runs in table.groupby(keys, dropna=False):
         if len(runs) < runs["n_folds"].iloc[0]:
             continue
         logits, labels = (torch.tensor(runs[column].sum()) for column in ("logits", "labels"))
         scores = asdict(bag_metrics(logits, labels))
-        folds = [(y, x) for y, x in zip(runs["labels"], runs["logits"], strict=True) if 0 < sum(y) < len(y)]
-        scores["auc"] = float(np.mean([roc_auc_score(y, x) for y, x in folds])) if folds else np.nan
-        rows.append({**dict(zip([*settings, "repeat"], names, strict=True)), **{n: scores[n] for n in SCORES}})
+        scores["auc"] = float(fold_scores(runs)["auc"].mean())
+        scores["recall_at_precision"] = recall_at_precision(logits, labels)
+        scores["calibration"] = calibration_error(logits, labels)
+        rows.append({**dict(zip(keys, names, strict=True)), **{name: scores[name] for name in SCORES}})
     return pd.DataFrame(rows)
+
+
+def fold_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs with `auc`, NaN where a fold has one class only, and `accuracy` of each one's tested bags."""
+    from sklearn.metrics import roc_auc_score
+
+    both = list(zip(table["labels"], table["logits"], strict=True))
+    auc = [roc_auc_score(y, x) if 0 < sum(y) < len(y) else np.nan for y, x in both]
+    accuracy = [np.mean((np.array(x) > 0) == y) for y, x in both]
+    return table.assign(auc=auc, accuracy=accuracy)
+
+
+def compare(table: pd.DataFrame, value: str = "auc", reference: str = "abmilp") -> pd.DataFrame:
+    """How far each model is from the reference on the same folds.
+
+    Args:
+        table: runs, one for each fold, as `load_table` gives them; of musk as `tabular.by_fold` gives them.
+        value: "auc" or "accuracy", of each fold's bags.
+        reference: a model without self-attention.
+
+    Returns:
+        One row for each data set, other setting that varies, model and start of γ, with the mean `difference` over the
+        `pairs` of folds that both have, and the ends `low` and `high` of its 95 % interval, corrected
+        because folds share training bags (`mean_interval`).
+    """
+    scored = fold_scores(table)
+    of_model = [name for name in ("model", "gamma") if name in table]
+    shared = [name for name in _settings(table) if name not in of_model]
+    pair = [*shared, "repeat", "fold"]
+    baseline = scored[scored["model"] == reference].set_index(pair)[value].rename("baseline")
+    if baseline.index.has_duplicates:
+        raise ValueError(f"table: expected one run of {reference} for each fold, got more")
+    rows = []
+    for names, runs in scored[scored["model"] != reference].groupby([*shared, *of_model], dropna=False):
+        pairs = runs.join(baseline, on=pair).dropna(subset=[value, "baseline"])
+        if len(pairs) < 2:
+            continue
+        n_folds, n_validation = (int(runs[name].iloc[0]) for name in ("n_folds", "n_validation"))
+        ratio = 1 / (n_folds - 1 - n_validation)
+        interval = mean_interval(pairs[value] - pairs["baseline"], ratio=ratio)
+        row = dict(zip([*shared, *of_model], names, strict=True))
+        rows.append(row | {"pairs": len(pairs)} | dict(zip(DIFFERENCE, interval, strict=True)))
+    return pd.DataFrame(rows)
+
+
+def _settings(table: pd.DataFrame) -> list[str]:
+    return [name for name in ("data", "model", "gamma", *TRAINING, *SETTINGS) if name in table]
 
 
 def over_repeats(scores: pd.DataFrame) -> pd.DataFrame:

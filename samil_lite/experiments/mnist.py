@@ -12,6 +12,7 @@ import torch
 from samil_lite.bags import Bags
 from samil_lite.data import KEY_DIGITS, mnist_bags
 from samil_lite.encoders import LeNet5
+from samil_lite.experiments.records import changed, starts
 from samil_lite.kernels import KERNELS
 from samil_lite.metrics import attention_auc, paired_interval, weakest_key
 from samil_lite.models import KERNEL_OF, MILClassifier, build
@@ -47,15 +48,12 @@ def cells(
         gammas: where γ starts, for the models with self-attention; other models have one cell.
         changes: replace entries of TRAINING, BAGS and SELF_ATTENTION.
     """
-    known = {**TRAINING, **BAGS, **SELF_ATTENTION}
-    if unknown := set(changes) - set(known):
-        raise ValueError(f"unknown settings {sorted(unknown)}; known are {sorted(known)}")
-    settings = {name: changes.get(name, value) for name, value in known.items()}
-    plain = [{name: value for name, value in settings.items() if name not in SELF_ATTENTION}]
+    settings = changed({**TRAINING, **BAGS, **SELF_ATTENTION}, changes)
+    plain = {name: value for name, value in settings.items() if name not in SELF_ATTENTION}
     return [
-        {"assumption": a, "model": m, "n_bags": n, "seed": s, **rest}
+        {"assumption": a, "model": m, "n_bags": n, "seed": s, **(settings if m in KERNEL_OF else plain), **start}
         for s, n, a, m in product(seeds, n_bags, assumptions, models)
-        for rest in ([{**settings, "gamma": gamma} for gamma in gammas] if m in KERNEL_OF else plain)
+        for start in starts(m, gammas)
     ]
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from samil_lite.models import KERNEL_OF
 from samil_lite.training import progress_bar
 
 Config = dict[str, Any]
@@ -89,6 +90,18 @@ def _on_cluster(run: Run, cells: list[Config], folder: Path, scheduler: str) -> 
 
 def _measure_there(run: Run, config: Config) -> tuple[Config, dict[str, Any]]:
     return config, _measure(run, config, 1, origin(1))
+
+
+def changed(known: Config, changes: Config) -> Config:
+    """The settings `known` with the values of `changes`; a ValueError if it has a name that is not known."""
+    if unknown := set(changes) - set(known):
+        raise ValueError(f"unknown settings {sorted(unknown)}; known are {sorted(known)}")
+    return {**known, **changes}
+
+
+def starts(model: str, gammas: Sequence[float]) -> list[Config]:
+    """The starts of γ that a model has: one setting for each if it has self-attention, else one empty one."""
+    return [{"gamma": gamma} for gamma in gammas] if model in KERNEL_OF else [{}]
 
 
 def record_path(folder: Path, config: Config) -> Path:

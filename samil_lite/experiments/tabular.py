@@ -1,7 +1,6 @@
 """Cross-validation on musk: all folds of a repeat are trained at once, as one batch of models."""
 
 from collections.abc import Sequence
-from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,12 +10,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from samil_lite.bags import Bags
-from samil_lite.experiments.crossval import stored_folds
-from samil_lite.models import KERNEL_OF, build
+from samil_lite.experiments.crossval import base_cells, parts, stored_folds
+from samil_lite.models import build
 
 DATA = ("musk1", "musk2")
 TRAINING: dict[str, Any] = {"epochs": 300, "patience": 60, "lr": 1e-3, "weight_decay": 1e-3}
-SETTINGS: dict[str, Any] = {"n_folds": 10, "width": 64, "at_once": 10}
+SETTINGS: dict[str, Any] = {"n_folds": 10, "n_validation": 2, "width": 64, "at_once": 10}
 
 
 def cells(
@@ -27,35 +26,26 @@ def cells(
     **changes: Any,
 ) -> list[dict[str, Any]]:
     """Every combination, as configurations for `run`; arguments as in `crossval.cells`, a cell has all folds."""
-    known = {**TRAINING, **SETTINGS}
-    if unknown := set(changes) - set(known):
-        raise ValueError(f"unknown settings {sorted(unknown)}; known are {sorted(known)}")
-    if unknown := set(data) - set(DATA):
-        raise ValueError(f"data: unknown {sorted(unknown)}; known are {sorted(DATA)}")
-    settings = {name: changes.get(name, value) for name, value in known.items()}
-    return [
-        {"data": d, "model": m, "repeat": r, "grouped": False, **settings, **start}
-        for r, d, m in product(repeats, data, models)
-        for start in ([{"gamma": gamma} for gamma in gammas] if m in KERNEL_OF else [{}])
-    ]
+    cells = base_cells(DATA, {**TRAINING, **SETTINGS}, data, models, repeats, gammas, changes)
+    return [{**cell, "grouped": False} for cell in cells]
 
 
 def run(config: dict[str, Any]) -> dict[str, Any]:
     """Trains one model for each fold, and gives every bag the logit of the model that had not seen it.
 
-    As in `crossval.run` the fold after the tested one chooses the epoch. An epoch is one step on all training bags.
+    As in `crossval.run` the folds after the tested one choose the epoch. An epoch is one step on all training bags.
     Columns are standardised by the training bags of each fold.
     """
     bags = load(config["data"])
     assert bags.labels is not None
     fold = stored_folds(config, bags, None)  # (B,)
     number = torch.arange(config["n_folds"])[:, None]  # (F, 1)
-    test, validation = fold == number, fold == (number + 1) % config["n_folds"]  # (F, B)
-    parts = [
+    test, validation = parts(config, fold, number)  # (F, B) each
+    trained = [
         _train(config, bags, numbers, validation[numbers], ~(test | validation)[numbers])
         for numbers in number.squeeze(1).split(config["at_once"])
     ]
-    logits, losses, epochs = (torch.cat(x) for x in zip(*parts, strict=True))  # (F, B), (F,), (F,)
+    logits, losses, epochs = (torch.cat(x) for x in zip(*trained, strict=True))  # (F, B), (F,), (F,)
     return {
         "folds": fold.tolist(),
         "labels": bags.labels.tolist(),
