@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from samil_lite.experiments.ledger import ledger
+from samil_lite.experiments.ledger import image_ledger, ledger
 from samil_lite.models import KERNEL_OF
 
 NOISE = [0.0, 0.01, -0.01, 0.005]
@@ -86,3 +86,52 @@ def test_what_has_no_runs_is_left_out():
     assert ledger(table[table["n_bags"] == 200]).query("claim == 4").empty
     with pytest.raises(ValueError, match="expected one run for each seed"):
         ledger(pd.concat([table, table]))
+
+
+def colon_runs(sa_logit: float, top_tenth: float, to_kind: float) -> pd.DataFrame:
+    """Four folds of two positive and two negative bags; AbMILP ranks three of four pairs right, misses a positive."""
+    rows = []
+    for model, gamma in (("abmilp", None), ("embedding-max", None), ("lsa-abmilp", 0.0), ("lsa-abmilp", 1.0)):
+        of_sa = model == "lsa-abmilp"
+        for fold in range(4):
+            rows.append(
+                {
+                    "data": "colon", "grouped": False, "model": model, "gamma": gamma, "repeat": 0, "fold": fold,
+                    "n_folds": 4, "n_validation": 1, "labels": [1, 1, 0, 0],
+                    "logits": [2.0, sa_logit if of_sa else -2.0, -1.0, -3.0],
+                    "validation_loss": 0.5 - 0.1 * (model == "abmilp"),
+                    "top_tenth": [top_tenth if of_sa else 0.4, 0.4 + 0.01 * fold], "entropy": [0.5, None],
+                    "to_kind": [to_kind + 0.01 * fold, to_kind] if of_sa else None,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def image_verdicts(table: pd.DataFrame) -> dict[tuple, str]:
+    return {(row.what, row.score): row.verdict for row in image_ledger(table).query("gamma == 1").itertuples()}
+
+
+def test_images_where_self_attention_wins():
+    found = image_verdicts(colon_runs(sa_logit=1.0, top_tenth=0.6, to_kind=1.5))
+    assert found == {
+        ("best SA (LSA) − AbMILP", "auc"): "reproduced",
+        ("best SA (LSA) − AbMILP", "recall"): "reproduced",
+        ("LSA − AbMILP, share of the top tenth", "top_tenth"): "reproduced",
+        ("LSA − AbMILP, entropy", "entropy"): "not seen",
+        ("LSA, β between epithelial nuclei − even weight", "above_even"): "reproduced",
+    }
+
+
+def test_images_where_it_loses():
+    found = image_verdicts(colon_runs(sa_logit=-4.0, top_tenth=0.3, to_kind=0.8))
+    assert set(found.values()) == {"contradicted", "not seen"}
+    assert found["best SA (LSA) − AbMILP", "auc"] == "contradicted"
+    assert found["best SA (LSA) − AbMILP", "recall"] == "not seen"  # both miss one of two
+
+
+def test_the_best_other_model_is_chosen_on_validation():
+    table = colon_runs(sa_logit=1.0, top_tenth=0.6, to_kind=1.5)
+    table.loc[table["model"] == "embedding-max", "validation_loss"] = 0.1
+    assert ("best SA (LSA) − best other (embedding-max)", "auc") in image_verdicts(table)
+    effect = image_ledger(table).query("score == 'auc' and gamma == 0")["effect"]
+    assert effect.tolist() == [0.25, 0.25]

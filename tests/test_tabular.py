@@ -5,7 +5,7 @@ import torch
 from ragged import offsets_of
 
 import samil_lite as sl
-from samil_lite.experiments import crossval, load_table, run_grid, tabular
+from samil_lite.experiments import crossval, load_table, run_grid, scores, tabular
 
 TINY = {"n_folds": 3, "n_validation": 1, "epochs": 12, "width": 6}
 LABELS = torch.arange(12) % 2
@@ -64,7 +64,7 @@ def test_records_and_summary(tmp_path):
         sorted(run["labels"].sum()) == sorted(LABELS)
         for _, run in rows.groupby(["model", "gamma", "repeat"], dropna=False)
     )
-    summary = crossval.summary(rows)
+    summary = scores.summary(rows)
     assert len(summary) == len(cells)
     assert summary["auc"].between(0, 1).all()
 

@@ -1,7 +1,7 @@
 """The paper's protocols as grids of independent, resumable runs. From the shell: python -m samil_lite.experiments."""
 
-from samil_lite.experiments import crossval, mnist, tabular
-from samil_lite.experiments.ledger import ledger
+from samil_lite.experiments import crossval, mnist, scores, tabular
+from samil_lite.experiments.ledger import image_ledger, ledger
 from samil_lite.experiments.records import RESULTS, load_table, run_grid
 
-__all__ = ["RESULTS", "crossval", "ledger", "load_table", "mnist", "run_grid", "tabular"]
+__all__ = ["RESULTS", "crossval", "image_ledger", "ledger", "load_table", "mnist", "run_grid", "scores", "tabular"]

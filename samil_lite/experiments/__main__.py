@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from samil_lite.data import KEY_DIGITS
-from samil_lite.experiments import crossval, load_table, mnist, run_grid, tabular
+from samil_lite.experiments import crossval, load_table, mnist, run_grid, scores, tabular
 from samil_lite.models import MODELS
 
 
@@ -66,8 +66,8 @@ def _summary(args: argparse.Namespace) -> pd.DataFrame:
     table = load_table(args.folder)
     if args.experiment == "mnist":
         return mnist.summary(table).sort_values(["assumption", "n_bags", "model"])
-    repeats = crossval.summary(table if args.experiment == "images" else tabular.by_fold(table))
-    return crossval.over_repeats(repeats)
+    repeats = scores.summary(table if args.experiment == "images" else tabular.by_fold(table))
+    return scores.over_repeats(repeats)
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -2,13 +2,11 @@
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 from functools import cache
 from itertools import product
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -17,7 +15,6 @@ from samil_lite.bags import Bags
 from samil_lite.encoders import PatchCNN
 from samil_lite.experiments import nuclei
 from samil_lite.experiments.records import RESULTS, changed, starts, write_record
-from samil_lite.metrics import bag_metrics, calibration_error, mean_interval, recall_at_precision
 from samil_lite.models import build
 from samil_lite.training import fit, predict
 
@@ -29,8 +26,6 @@ SETTINGS: dict[str, Any] = {
     "n_folds": 10, "n_validation": 2, "grouped": False, "at_most": 32, "lab": True, "stain": 0.02,
 }  # fmt: skip
 FOLDS = RESULTS / "folds"
-DIFFERENCE = ("difference", "low", "high")  # columns of `compare`
-SCORES = ("accuracy", "precision", "recall", "f_score", "auc", "recall_at_precision", "calibration")
 
 
 class Subsampled:
@@ -99,7 +94,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     """Trains one model without one fold, and scores it on that fold.
 
     The folds after the one tested, a fifth of the bags as set, choose the epoch by their loss. (The public code leaves
-    four or five images for this.) Stored are the logits of the tested bags, for `summary`, and, where instance labels
+    four or five images for this.) Stored are the logits of the tested bags, for `scores`, and, where instance labels
     are known and the model has attention, how attention and self-attention relate to them in each positive bag.
     """
     bags, groups = load(config["data"], config["lab"])
@@ -187,89 +182,3 @@ def make_folds(labels: Tensor, n_folds: int, seed: int, groups: Sequence[str] | 
     for number, (_, test) in enumerate(splitter.split(np.zeros(len(labels)), labels.numpy(), groups)):
         fold[test] = number
     return fold
-
-
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Scores of every model, repeat by repeat: those of all bags, each tested by the model that had not seen it.
-
-    A repeat counts when all of its folds are there. The AUC compares logits within each fold, since the folds' models
-    differ, and is the mean over the folds that have both classes. Recall at a precision of 0.9 and calibration error
-    (`samil_lite.metrics`) take the logits of all folds together.
-
-    Returns:
-        One row for each data set, model, start of γ, other setting that varies, and repeat, with the columns `SCORES`.
-    """
-    keys = [*_settings(table), "repeat"]
-    rows = []
-    for names, runs in table.groupby(keys, dropna=False):
-        if len(runs) < runs["n_folds"].iloc[0]:
-            continue
-        logits, labels = (torch.tensor(runs[column].sum()) for column in ("logits", "labels"))
-        scores = asdict(bag_metrics(logits, labels))
-        scores["auc"] = float(fold_scores(runs)["auc"].mean())
-        scores["recall_at_precision"] = recall_at_precision(logits, labels)
-        scores["calibration"] = calibration_error(logits, labels)
-        rows.append({**dict(zip(keys, names, strict=True)), **{name: scores[name] for name in SCORES}})
-    return pd.DataFrame(rows)
-
-
-def fold_scores(table: pd.DataFrame) -> pd.DataFrame:
-    """The runs with `auc`, NaN where a fold has one class only, and `accuracy` of each one's tested bags."""
-    from sklearn.metrics import roc_auc_score
-
-    both = list(zip(table["labels"], table["logits"], strict=True))
-    auc = [roc_auc_score(y, x) if 0 < sum(y) < len(y) else np.nan for y, x in both]
-    accuracy = [np.mean((np.array(x) > 0) == y) for y, x in both]
-    return table.assign(auc=auc, accuracy=accuracy)
-
-
-def compare(table: pd.DataFrame, value: str = "auc", reference: str = "abmilp") -> pd.DataFrame:
-    """How far each model is from the reference on the same folds.
-
-    Args:
-        table: runs, one for each fold, as `load_table` gives them; of musk as `tabular.by_fold` gives them.
-        value: "auc" or "accuracy", of each fold's bags.
-        reference: a model without self-attention.
-
-    Returns:
-        One row for each data set, other setting that varies, model and start of γ, with the mean `difference` over the
-        `pairs` of folds that both have, and the ends `low` and `high` of its 95 % interval, corrected
-        because folds share training bags (`mean_interval`).
-    """
-    scored = fold_scores(table)
-    of_model = [name for name in ("model", "gamma") if name in table]
-    shared = [name for name in _settings(table) if name not in of_model]
-    pair = [*shared, "repeat", "fold"]
-    baseline = scored[scored["model"] == reference].set_index(pair)[value].rename("baseline")
-    if baseline.index.has_duplicates:
-        raise ValueError(f"table: expected one run of {reference} for each fold, got more")
-    rows = []
-    for names, runs in scored[scored["model"] != reference].groupby([*shared, *of_model], dropna=False):
-        pairs = runs.join(baseline, on=pair).dropna(subset=[value, "baseline"])
-        if len(pairs) < 2:
-            continue
-        n_folds, n_validation = (int(runs[name].iloc[0]) for name in ("n_folds", "n_validation"))
-        ratio = 1 / (n_folds - 1 - n_validation)
-        interval = mean_interval(pairs[value] - pairs["baseline"], ratio=ratio)
-        row = dict(zip([*shared, *of_model], names, strict=True))
-        rows.append(row | {"pairs": len(pairs)} | dict(zip(DIFFERENCE, interval, strict=True)))
-    return pd.DataFrame(rows)
-
-
-def _settings(table: pd.DataFrame) -> list[str]:
-    return [name for name in ("data", "model", "gamma", *TRAINING, *SETTINGS) if name in table]
-
-
-def over_repeats(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard error of each score over the repeats, from the rows of `summary`; NaN with one repeat.
-
-    Repeats share their bags, so the standard error says how much folds and starts matter, not how other bags would do.
-    """
-    if scores.empty:
-        return scores
-    keys = [name for name in scores.columns if name not in ("repeat", *SCORES)]
-    groups = scores.groupby(keys, dropna=False, sort=False)[list(SCORES)]
-    errors = groups.sem().add_suffix("_error")
-    table = groups.mean().join(errors).join(groups.size().rename("repeats")).reset_index()
-    vary = [name for name in keys if name in ("data", "model", "gamma") or scores[name].nunique() > 1]
-    return table[[*vary, "repeats", *(column for name in SCORES for column in (name, f"{name}_error"))]]

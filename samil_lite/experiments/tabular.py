@@ -113,7 +113,7 @@ def load(data: str) -> Bags:
 
 
 def by_fold(table: pd.DataFrame) -> pd.DataFrame:
-    """The runs with one row for each fold, as `crossval.summary` takes them."""
+    """The runs with one row for each fold, as `scores.summary` takes them."""
     rows = []
     for run in table.to_dict("records"):
         for fold in range(run["n_folds"]):

@@ -1,0 +1,141 @@
+"""Tables from the runs of a cross-validation: scores of each model, and differences between models."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from samil_lite.experiments.crossval import SETTINGS, TRAINING
+from samil_lite.metrics import bag_metrics, calibration_error, mean_interval, recall_at_precision
+
+SCORES = ("accuracy", "precision", "recall", "f_score", "auc", "recall_at_precision", "calibration")
+OF_IMAGES = ("attention_auc", "precision_at_k", "top_tenth", "entropy", "to_kind")  # one number for each positive image
+DIFFERENCE = ("pairs", "difference", "low", "high")
+
+
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """Scores of every model, repeat by repeat: those of all bags, each tested by the model that had not seen it.
+
+    A repeat counts when all of its folds are there. The AUC compares logits within each fold, since the folds' models
+    differ, and is the mean over the folds that have both classes. Recall at a precision of 0.9 and calibration error
+    (`samil_lite.metrics`) take the logits of all folds together.
+
+    Returns:
+        One row for each data set, model, start of γ, other setting that varies, and repeat, with the columns `SCORES`.
+    """
+    keys = [*_settings(table), "repeat"]
+    rows = []
+    for names, runs in table.groupby(keys, dropna=False):
+        if len(runs) < runs["n_folds"].iloc[0]:
+            continue
+        logits, labels = (torch.tensor(runs[column].sum()) for column in ("logits", "labels"))
+        scores = asdict(bag_metrics(logits, labels))
+        scores["auc"] = float(fold_scores(runs)["auc"].mean())
+        scores["recall_at_precision"] = recall_at_precision(logits, labels)
+        scores["calibration"] = calibration_error(logits, labels)
+        rows.append({**dict(zip(keys, names, strict=True)), **{name: scores[name] for name in SCORES}})
+    return pd.DataFrame(rows)
+
+
+def fold_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """The runs with the `accuracy`, `auc` and `recall` of each fold's bags, and means of the scores of its images.
+
+    AUC is NaN where a fold has one class only, recall where it has no positive bag.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    found: dict[str, list[float]] = {"accuracy": [], "auc": [], "recall": []}
+    for labels, logits in zip(table["labels"], table["logits"], strict=True):
+        y, x = np.array(labels), np.array(logits)
+        found["accuracy"].append(np.mean((x > 0) == y))
+        found["auc"].append(roc_auc_score(y, x) if 0 < y.sum() < len(y) else np.nan)
+        found["recall"].append(np.mean(x[y == 1] > 0) if y.any() else np.nan)
+    means = {name: table[name].map(_mean) for name in OF_IMAGES if name in table}
+    return table.assign(**found, **means)
+
+
+def fold_difference(
+    scored: pd.DataFrame, a: dict[str, Any], b: dict[str, Any] | None, value: str
+) -> tuple[int, float, float, float] | None:
+    """How far runs `a` are from runs `b` on the folds that both have.
+
+    Args:
+        scored: runs, as `fold_scores` gives them.
+        a: settings that choose one run for each fold, such as {"model": "sa-abmilp", "gamma": 1.0}.
+        b: the same for the runs that they are compared with; None compares `a` with zero.
+        value: the column compared.
+
+    Returns:
+        Number of pairs, mean difference, and the ends of its 95 % interval, corrected because folds share training bags
+        (`mean_interval`); None below two pairs.
+    """
+    x = _one_a_fold(scored, a)[value].dropna()
+    y = 0 * x if b is None else _one_a_fold(scored, b)[value].dropna()
+    folds = x.index.intersection(y.index)
+    if len(folds) < 2:
+        return None
+    tested = 1 / scored["n_folds"].iloc[0]
+    trained = 1 - tested * (1 + scored["n_validation"].iloc[0])
+    return (len(folds), *mean_interval(x[folds] - y[folds], ratio=tested / trained))
+
+
+def compare(table: pd.DataFrame, value: str = "auc", reference: str = "abmilp") -> pd.DataFrame:
+    """How far each model is from the reference on the same folds.
+
+    Args:
+        table: runs, one for each fold, as `load_table` gives them; of musk as `tabular.by_fold` gives them.
+        value: "auc", "accuracy", "recall" or a score in OF_IMAGES.
+        reference: a model without self-attention.
+
+    Returns:
+        One row for each data set, other setting that varies, model and start of γ, with the columns DIFFERENCE, as
+        `fold_difference` computes them.
+    """
+    scored = fold_scores(table)
+    of_model = [name for name in ("model", "gamma") if name in table]
+    shared = [name for name in _settings(table) if name not in of_model]
+    rows = []
+    for where, runs in scored.groupby(shared, dropna=False):
+        for names, _ in runs[runs["model"] != reference].groupby(of_model, dropna=False):
+            model = dict(zip(of_model, names, strict=True))
+            found = fold_difference(runs, model, {"model": reference}, value)
+            if found is not None:
+                rows.append(dict(zip(shared, where, strict=True)) | model | dict(zip(DIFFERENCE, found, strict=True)))
+    return pd.DataFrame(rows)
+
+
+def _one_a_fold(scored: pd.DataFrame, chosen: dict[str, Any]) -> pd.DataFrame:
+    """The chosen runs by repeat and fold."""
+    for name, value in chosen.items():
+        scored = scored[scored[name].isna() if pd.isna(value) else scored[name] == value]
+    runs = scored.set_index(["repeat", "fold"])
+    if runs.index.has_duplicates:
+        raise ValueError(f"table: expected one run of {chosen} for each fold, got more")
+    return runs
+
+
+def _settings(table: pd.DataFrame) -> list[str]:
+    return [name for name in ("data", "model", "gamma", *TRAINING, *SETTINGS) if name in table]
+
+
+def _mean(values: Any) -> float:
+    """Mean of a list in which None stands for undefined; NaN for no list."""
+    known = [x for x in values if x is not None] if isinstance(values, list) else []
+    return float(np.mean(known)) if known else np.nan
+
+
+def over_repeats(scores: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard error of each score over the repeats, from the rows of `summary`; NaN with one repeat.
+
+    Repeats share their bags, so the standard error says how much folds and starts matter, not how other bags would do.
+    """
+    if scores.empty:
+        return scores
+    keys = [name for name in scores.columns if name not in ("repeat", *SCORES)]
+    groups = scores.groupby(keys, dropna=False, sort=False)[list(SCORES)]
+    errors = groups.sem().add_suffix("_error")
+    table = groups.mean().join(errors).join(groups.size().rename("repeats")).reset_index()
+    vary = [name for name in keys if name in ("data", "model", "gamma") or scores[name].nunique() > 1]
+    return table[[*vary, "repeats", *(column for name in SCORES for column in (name, f"{name}_error"))]]
