@@ -29,7 +29,7 @@ def generated() -> sl.Bags:
 
 @pytest.fixture(autouse=True)
 def no_real_data(monkeypatch, tmp_path):
-    monkeypatch.setattr(crossval, "load", lambda data, lab: (generated(), [str(b // 3) for b in range(12)]))
+    monkeypatch.setattr(crossval, "load", lambda *_: (generated(), [str(b // 3) for b in range(12)]))
     monkeypatch.setattr(crossval, "FOLDS", tmp_path / "folds")
 
 
@@ -71,6 +71,20 @@ def test_summary_by_hand():
     labels, logits = np.array([1, 0, 1, 0, 1]), np.array([2, 1, 0.5, -3, -2])
     assert row["accuracy"] == pytest.approx(accuracy_score(labels, logits > 0))
     assert row["auc"] == pytest.approx((roc_auc_score(labels[:3], logits[:3]) + 1) / 2)
+
+
+def test_one_repeat_has_the_error_of_a_jackknife():
+    runs = [
+        {"data": "colon", "model": "abmilp", "n_folds": 3, "repeat": 0, "fold": f, "labels": [1, 0], "logits": logits}
+        for f, logits in enumerate([[1.0, -1.0], [1.0, 2.0], [-1.0, -2.0]])
+    ]
+    (row,) = scores.over_repeats(pd.DataFrame(runs)).itertuples()
+    accuracies = np.array([1, 0.5, 0.5])  # of a mean the jackknife gives the usual standard error
+    assert (row.repeats, row.accuracy) == (1, pytest.approx(2 / 3))
+    assert row.accuracy_error == pytest.approx(accuracies.std(ddof=1) / np.sqrt(3))
+    twice = pd.DataFrame([*runs, *({**run, "repeat": 1, "logits": [1.0, -1.0]} for run in runs)])
+    (row,) = scores.over_repeats(twice).itertuples()
+    assert row.accuracy_error == pytest.approx(np.std([2 / 3, 1], ddof=1) / np.sqrt(2))
 
 
 def test_comparison_pairs_the_folds():
@@ -118,7 +132,7 @@ def test_folds_are_even_and_groups_stay_whole():
 
 def test_grouped_folds_of_a_run(tmp_path):
     (cell,) = crossval.cells(["breast"], ["abmilp"], [0], folds=[0], **{**TINY, "grouped": True})
-    _, groups = crossval.load("breast", False)
+    _, groups = crossval.load("breast", False, 1)
     fold = crossval.stored_folds(cell, generated(), groups)
     assert len({(groups[b], int(fold[b])) for b in range(12)}) == 4  # each of the four groups in one fold
     assert (tmp_path / "folds" / "breast_3_grouped_0.json").exists()
@@ -143,6 +157,7 @@ def test_a_look_takes_a_random_part_of_each_bag():
     ("make", "message"),
     [
         (lambda: crossval.cells(["colon"], ["abmilp"], [0], epoch=3), r"unknown settings \['epoch'\]"),
+        (lambda: crossval.cells(["colon"], ["abmilp"], [0], n_folds=3), "n_folds, n_validation: .* got 3 and 2"),
         (
             lambda: crossval.cells(["lung"], ["abmilp"], [0]),
             r"data: unknown \['lung'\]; known are \['breast', 'colon'\]",

@@ -189,7 +189,7 @@ def test_command_line_of_cross_validation(experiment, data, tmp_path, capsys, mo
     monkeypatch.setattr(crossval, "load", lambda *_: (patches, None))
     monkeypatch.setattr(tabular, "load", lambda *_: columns)
     monkeypatch.setattr(crossval, "FOLDS", tmp_path / "folds")
-    tiny = ["n_folds=3", "epochs=1"]
+    tiny = ["n_folds=3", "n_validation=1", "epochs=1"]
     choice = ["--data", data, "--models", "abmilp", "gsa-abmilp", "--gammas", "1", "--repeats", "2", "--set", *tiny]
     main(["run", experiment, "--folder", str(tmp_path / "runs"), *choice])
     out = capsys.readouterr().out

@@ -77,6 +77,19 @@ def test_patches_put_together_are_the_image():
         np.testing.assert_array_equal(patch, pixels[rows, columns].transpose(2, 0, 1))
 
 
+def test_a_shrunk_image_has_the_means_of_its_blocks(breast):
+    half, whole = (breast_bags(breast, drop_white=False, size=16, shrink=n) for n in (2, 1))
+    assert half.sizes.tolist() == [6] * 6  # 48 × 32 in squares of 16
+    four = (
+        whole.instances[[0, 1, 6, 7]].double().view(2, 2, 3, 8, 2, 8, 2).mean((4, 6))
+    )  # the upper left 32 × 32 pixels
+    patch = four.permute(2, 0, 3, 1, 4).reshape(3, 16, 16)  # (3, 16, 16)
+    torch.testing.assert_close(half.instances[0].double(), patch, atol=0.5, rtol=0)
+
+    with pytest.raises(ValueError, match="shrink: expected at least 1, got 0"):
+        breast_bags(breast, shrink=0)
+
+
 def test_a_white_image_keeps_its_darkest_patch():
     pixels = np.full((64, 64, 3), 250, np.uint8)
     pixels[40, 40] = 240

@@ -68,7 +68,7 @@ def colon_names(folder: str | Path | None = None) -> list[str]:
     return [path.stem for path in _colon_images(folder)]
 
 
-def breast_bags(folder: str | Path | None = None, drop_white: bool = True, size: int = 32) -> Bags:
+def breast_bags(folder: str | Path | None = None, drop_white: bool = True, size: int = 32, shrink: int = 1) -> Bags:
     """Images of breast tissue as bags of patches: benign or malignant?
 
     A bag is one image of 896 × 768 pixels, an instance one patch of a grid that begins in the upper left corner; pixels
@@ -94,10 +94,12 @@ def breast_bags(folder: str | Path | None = None, drop_white: bool = True, size:
         folder: that has the images; None: `breast` in `$SAMIL_DATA` or, without that variable, in the user's cache.
         drop_white: whether to leave out white patches.
         size: height and width of a patch, in pixels.
+        shrink: blocks of so many by so many pixels become one, their mean, before patches are cut; with 2 an official
+            image has 168 patches of 32 × 32.
 
     Returns:
         Bags of uint8 instances (N, 3, size, size), images in natural order; coordinates (N, 2), float32, x and y of the
-        patches' centres in pixels; no instance labels, they are not known.
+        patches' centres in pixels of the shrunk image; no instance labels, they are not known.
 
     Raises:
         FileNotFoundError: if the folder is not there or has no image.
@@ -105,11 +107,13 @@ def breast_bags(folder: str | Path | None = None, drop_white: bool = True, size:
     """
     if size < 1:
         raise ValueError(f"size: expected at least 1, got {size}")
+    if shrink < 1:
+        raise ValueError(f"shrink: expected at least 1, got {shrink}")
     images = _breast_images(folder)
     for path in images:
-        if min(image_size(path)) < size:
+        if min(image_size(path)) < size * shrink:
             raise ValueError(f"{path}: {image_size(path)} pixels, too small for patches of {size} × {size}")
-    patches, centres = zip(*(_grid(_pixels(path), size, drop_white) for path in images), strict=True)
+    patches, centres = zip(*(_grid(_shrunk(_pixels(path), shrink), size, drop_white) for path in images), strict=True)
     return Bags.from_list(patches, [int("malignant" in path.stem) for path in images], None, centres)
 
 
@@ -173,6 +177,15 @@ def _pixels(path: Path) -> np.ndarray:
     if pixels.dtype != np.uint8:
         raise ValueError(f"{path}: expected 8 bits a channel, got {pixels.dtype}")
     return pixels
+
+
+def _shrunk(pixels: np.ndarray, shrink: int) -> np.ndarray:
+    """Means over blocks of an image (height, width, 3), uint8; pixels that do not fill a block are left out."""
+    if shrink == 1:
+        return pixels
+    rows, columns = pixels.shape[0] // shrink, pixels.shape[1] // shrink
+    blocks = pixels[: rows * shrink, : columns * shrink].reshape(rows, shrink, columns, shrink, 3)
+    return np.asarray(np.rint(blocks.mean((1, 3))).astype(np.uint8))  # (rows, columns, 3)
 
 
 def _crops(pixels: np.ndarray, centres: np.ndarray, size: int) -> np.ndarray:

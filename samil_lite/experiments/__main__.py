@@ -17,22 +17,21 @@ def main(arguments: list[str] | None = None) -> None:
     run = commands.add_parser("run", help="run every cell that has no record yet, then print the summary")
     for command in (run, commands.add_parser("summary", help="the scores of the records that are there")):
         experiments = command.add_subparsers(dest="experiment", required=True)
-        for name, text in EXPERIMENTS.items():
+        for name, (_, text) in EXPERIMENTS.items():
             options = experiments.add_parser(name, help=text)
             options.add_argument("--folder", default=f"book/results/{name}", help="of the records")
             if command is run:
                 _add_options(options, name)
     args = parser.parse_args(arguments)
     if args.command == "run":
-        module = {"mnist": mnist, "images": crossval, "tables": tabular}[args.experiment]
-        run_grid(_cells(args), module.run, args.folder, args.workers, scheduler=args.scheduler)
+        run_grid(_cells(args), EXPERIMENTS[args.experiment][0].run, args.folder, args.workers, scheduler=args.scheduler)
     print(_summary(args).to_string(index=False, float_format="{:.4f}".format, na_rep="—"))
 
 
-EXPERIMENTS = {
-    "mnist": "MNIST bags under three assumptions",
-    "images": "cross-validation on colon and breast",
-    "tables": "cross-validation on musk",
+EXPERIMENTS: dict[str, tuple[Any, str]] = {  # name: module, help
+    "mnist": (mnist, "MNIST bags under three assumptions"),
+    "images": (crossval, "cross-validation on colon and breast"),
+    "tables": (tabular, "cross-validation on musk"),
 }
 
 
@@ -43,7 +42,7 @@ def _add_options(options: argparse.ArgumentParser, experiment: str) -> None:
         options.add_argument("--seeds", type=int, default=5, help="how many: 0, 1, …")
         options.add_argument("--paper", action="store_true", help="the paper's learning rate and batch (mnist.PAPER)")
     else:
-        known = list(crossval.DATA if experiment == "images" else tabular.DATA)
+        known = list(EXPERIMENTS[experiment][0].DATA)
         options.add_argument("--data", nargs="+", choices=known, default=known)
         options.add_argument("--repeats", type=int, default=1, help="how many: 0, 1, …")
     options.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
@@ -58,7 +57,7 @@ def _cells(args: argparse.Namespace) -> list[dict[str, Any]]:
     if args.experiment == "mnist":
         changes = {**(mnist.PAPER if args.paper else {}), **changes}
         return mnist.cells(args.assumptions, args.models, args.n_bags, range(args.seeds), args.gammas, **changes)
-    module = crossval if args.experiment == "images" else tabular
+    module = EXPERIMENTS[args.experiment][0]
     return module.cells(args.data, args.models, range(args.repeats), args.gammas, **changes)  # type: ignore[no-any-return]
 
 
@@ -66,8 +65,7 @@ def _summary(args: argparse.Namespace) -> pd.DataFrame:
     table = load_table(args.folder)
     if args.experiment == "mnist":
         return mnist.summary(table).sort_values(["assumption", "n_bags", "model"])
-    repeats = scores.summary(table if args.experiment == "images" else tabular.by_fold(table))
-    return scores.over_repeats(repeats)
+    return scores.over_repeats(table if args.experiment == "images" else tabular.by_fold(table))
 
 
 def _setting(text: str) -> tuple[str, Any]:

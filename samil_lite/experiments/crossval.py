@@ -19,12 +19,18 @@ from samil_lite.models import build
 from samil_lite.training import fit, predict
 
 DATA = {"colon": 27, "breast": 32}  # name: height and width of its patches
-TRAINING: dict[str, Any] = {"epochs": 40, "patience": 12, "bags_per_step": 4, "lr": 1e-4, "weight_decay": 5e-4}
+TRAINING: dict[str, Any] = {"epochs": 20, "patience": 8, "bags_per_step": 2, "lr": 5e-4, "weight_decay": 5e-4}
 # Training sees at most `at_most` instances of a bag, drawn anew in every epoch; validation a fixed draw of four times
 # as many, the test all. `n_validation` folds choose the epoch.
 SETTINGS: dict[str, Any] = {
-    "n_folds": 10, "n_validation": 2, "grouped": False, "at_most": 32, "lab": True, "stain": 0.02,
+    "n_folds": 10, "n_validation": 2, "grouped": False, "at_most": 32, "lab": False, "stain": 0.02, "shrink": 1,
 }  # fmt: skip
+# Chosen by validation loss (book/results/images_settings). Few images need many small steps, and shrunk ones show a
+# patch's surroundings.
+OF_DATA: dict[str, dict[str, Any]] = {
+    "colon": {},
+    "breast": {"epochs": 25, "patience": 10, "bags_per_step": 1, "lr": 2e-4, "at_most": 64, "shrink": 2},
+}
 FOLDS = RESULTS / "folds"
 
 
@@ -64,10 +70,17 @@ def cells(
         repeats: each has folds of its own, the same for all models.
         gammas: where γ starts, for the models with self-attention; other models have one cell.
         folds: numbers of the folds to test on; all if None.
-        changes: replace entries of TRAINING and SETTINGS.
+        changes: replace entries of TRAINING, SETTINGS and OF_DATA.
     """
-    cells = base_cells(DATA, {**TRAINING, **SETTINGS}, data, models, repeats, gammas, changes)
-    return [{**cell, "fold": fold} for cell in cells for fold in (range(cell["n_folds"]) if folds is None else folds)]
+    return [
+        {**cell, "fold": fold}
+        for repeat in repeats
+        for d in data
+        for cell in base_cells(
+            DATA, {**TRAINING, **SETTINGS, **OF_DATA.get(d, {})}, [d], models, [repeat], gammas, changes
+        )
+        for fold in (range(cell["n_folds"]) if folds is None else folds)
+    ]
 
 
 def base_cells(
@@ -83,6 +96,12 @@ def base_cells(
     settings = changed(known, changes)
     if unknown := set(data) - set(known_data):
         raise ValueError(f"data: unknown {sorted(unknown)}; known are {sorted(known_data)}")
+    n_folds, n_validation = settings["n_folds"], settings["n_validation"]
+    if not 1 <= n_validation <= n_folds - 2:
+        raise ValueError(
+            f"n_folds, n_validation: expected folds to choose the epoch and to train on beside the tested one, "
+            f"got {n_folds} and {n_validation}"
+        )
     return [
         {"data": d, "model": m, "repeat": r, **settings, **start}
         for r, d, m in product(repeats, data, models)
@@ -97,7 +116,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     four or five images for this.) Stored are the logits of the tested bags, for `scores`, and, where instance labels
     are known and the model has attention, how attention and self-attention relate to them in each positive bag.
     """
-    bags, groups = load(config["data"], config["lab"])
+    bags, groups = load(config["data"], config["lab"], config["shrink"])
     test, validation = parts(config, stored_folds(config, bags, groups), config["fold"])  # (B,) each
     seed = 1000 * config["repeat"] + config["fold"]
     torch.manual_seed(seed)
@@ -145,11 +164,11 @@ def parts(config: dict[str, Any], fold: Tensor, number: Tensor | int) -> tuple[T
 
 
 @cache
-def load(data: str, lab: bool) -> tuple[Bags, list[str] | None]:
-    """The bags of a data set from `SAMIL_DATA`, and the slide of each where it is known."""
+def load(data: str, lab: bool, shrink: int) -> tuple[Bags, list[str] | None]:
+    """The bags of a data set from `SAMIL_DATA`, and the slide of each where it is known; colon is never shrunk."""
     from samil_lite.data import breast_bags, breast_slides, colon_bags
 
-    bags = colon_bags() if data == "colon" else breast_bags()
+    bags = colon_bags() if data == "colon" else breast_bags(shrink=shrink)
     return normalise_lab(bags) if lab else bags, breast_slides() if data == "breast" else None
 
 

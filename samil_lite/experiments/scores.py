@@ -1,5 +1,6 @@
 """Tables from the runs of a cross-validation: scores of each model, and differences between models."""
 
+import warnings
 from dataclasses import asdict
 from typing import Any
 
@@ -26,17 +27,59 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         One row for each data set, model, start of γ, other setting that varies, and repeat, with the columns `SCORES`.
     """
     keys = [*_settings(table), "repeat"]
+    return pd.DataFrame(
+        {**dict(zip(keys, names, strict=True)), **_scores(runs)}
+        for names, runs in table.groupby(keys, dropna=False)
+        if len(runs) == runs["n_folds"].iloc[0]
+    )
+
+
+def over_repeats(table: pd.DataFrame) -> pd.DataFrame:
+    r"""Mean and standard error of each score of `summary` over the repeats, from the runs.
+
+    Repeats share their bags, so this error says how much folds and starts matter, not how other bags would do. Where
+    there is one repeat, the error is that of a jackknife which leaves out a fold's bags at a time:
+    :math:`\sqrt{\frac{F-1}{F} \sum_f (s_{-f} - \bar s)^2}` over the F folds.
+
+    Returns:
+        One row for each data set, model, start of γ and other setting that varies, with `repeats` and, for each score,
+        its mean and, named `…_error`, the error.
+    """
+    scores = summary(table)
+    if scores.empty:
+        return scores
+    keys = _settings(table)
     rows = []
-    for names, runs in table.groupby(keys, dropna=False):
-        if len(runs) < runs["n_folds"].iloc[0]:
-            continue
-        logits, labels = (torch.tensor(runs[column].sum()) for column in ("logits", "labels"))
-        scores = asdict(bag_metrics(logits, labels))
-        scores["auc"] = float(fold_scores(runs)["auc"].mean())
-        scores["recall_at_precision"] = recall_at_precision(logits, labels)
-        scores["calibration"] = calibration_error(logits, labels)
-        rows.append({**dict(zip(keys, names, strict=True)), **{name: scores[name] for name in SCORES}})
-    return pd.DataFrame(rows)
+    for names, repeats in scores.groupby(keys, dropna=False, sort=False):
+        setting = dict(zip(keys, names, strict=True))
+        found = repeats[list(SCORES)]
+        errors = (
+            found.sem()
+            if len(found) > 1
+            else _jackknife(_chosen(table, setting | {"repeat": repeats["repeat"].iloc[0]}))
+        )
+        both = {column: x for n in SCORES for column, x in ((n, found[n].mean()), (f"{n}_error", errors[n]))}
+        rows.append({**setting, "repeats": len(found), **both})
+    vary = [name for name in keys if name in ("data", "model", "gamma") or scores[name].nunique() > 1]
+    return pd.DataFrame(rows).drop(columns=[name for name in keys if name not in vary])
+
+
+def _scores(runs: pd.DataFrame) -> dict[str, float]:
+    """The scores of the bags of several folds."""
+    logits, labels = (torch.tensor(runs[column].sum()) for column in ("logits", "labels"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NaN says it
+        found = asdict(bag_metrics(logits, labels))
+    found["auc"] = float(fold_scores(runs)["auc"].mean())
+    found["recall_at_precision"] = recall_at_precision(logits, labels)
+    found["calibration"] = calibration_error(logits, labels)
+    return {name: found[name] for name in SCORES}
+
+
+def _jackknife(runs: pd.DataFrame) -> pd.Series:
+    """Standard error of each score, from leaving out one fold at a time."""
+    without = pd.DataFrame([_scores(runs[runs["fold"] != fold]) for fold in runs["fold"]])  # (F, scores)
+    return without.std(ddof=0) * np.sqrt(len(runs) - 1)
 
 
 def fold_scores(table: pd.DataFrame) -> pd.DataFrame:
@@ -106,14 +149,18 @@ def compare(table: pd.DataFrame, value: str = "auc", reference: str = "abmilp") 
     return pd.DataFrame(rows)
 
 
-def _one_a_fold(scored: pd.DataFrame, chosen: dict[str, Any]) -> pd.DataFrame:
-    """The chosen runs by repeat and fold."""
-    for name, value in chosen.items():
-        scored = scored[scored[name].isna() if pd.isna(value) else scored[name] == value]
-    runs = scored.set_index(["repeat", "fold"])
+def _one_a_fold(scored: pd.DataFrame, setting: dict[str, Any]) -> pd.DataFrame:
+    """The runs with these settings by repeat and fold."""
+    runs = _chosen(scored, setting).set_index(["repeat", "fold"])
     if runs.index.has_duplicates:
-        raise ValueError(f"table: expected one run of {chosen} for each fold, got more")
+        raise ValueError(f"table: expected one run of {setting} for each fold, got more")
     return runs
+
+
+def _chosen(table: pd.DataFrame, setting: dict[str, Any]) -> pd.DataFrame:
+    for name, value in setting.items():
+        table = table[table[name].isna() if pd.isna(value) else table[name] == value]
+    return table
 
 
 def _settings(table: pd.DataFrame) -> list[str]:
@@ -124,18 +171,3 @@ def _mean(values: Any) -> float:
     """Mean of a list in which None stands for undefined; NaN for no list."""
     known = [x for x in values if x is not None] if isinstance(values, list) else []
     return float(np.mean(known)) if known else np.nan
-
-
-def over_repeats(scores: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard error of each score over the repeats, from the rows of `summary`; NaN with one repeat.
-
-    Repeats share their bags, so the standard error says how much folds and starts matter, not how other bags would do.
-    """
-    if scores.empty:
-        return scores
-    keys = [name for name in scores.columns if name not in ("repeat", *SCORES)]
-    groups = scores.groupby(keys, dropna=False, sort=False)[list(SCORES)]
-    errors = groups.sem().add_suffix("_error")
-    table = groups.mean().join(errors).join(groups.size().rename("repeats")).reset_index()
-    vary = [name for name in keys if name in ("data", "model", "gamma") or scores[name].nunique() > 1]
-    return table[[*vary, "repeats", *(column for name in SCORES for column in (name, f"{name}_error"))]]
