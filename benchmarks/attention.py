@@ -65,6 +65,7 @@ WAYS = {
     "fused": fused,
 }
 # glibc gives large buffers back to the system and takes them again at every column of the loop; this keeps them.
+# Not records.keep_buffers(): set from outside, it is the only difference between the processes of the two loops.
 KEEP_BUFFERS = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 
 

@@ -5,11 +5,13 @@ run repeats them. Images have numbers in [0, 1] and the shape (n, 3, s, s); ever
 """
 
 import warnings
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from samil_lite.bags import Bags
+from samil_lite.extras import from_extra
 
 
 class StainJitter(nn.Module):
@@ -33,10 +35,8 @@ class StainJitter(nn.Module):
         super().__init__()
         if not std >= 0:
             raise ValueError(f"std: expected a number of at least 0, got {std}")
-        try:
+        with from_extra("histology", "StainJitter needs scikit-image"):
             from skimage.color import hed_from_rgb, rgb_from_hed
-        except ImportError as error:
-            raise ImportError("StainJitter needs scikit-image: pip install 'samil-lite[histology]'") from error
         self.std = std
         self.register_buffer("to_stains", torch.tensor(hed_from_rgb, dtype=torch.float32), persistent=False)  # (3, 3)
         self.register_buffer("to_colours", torch.tensor(rgb_from_hed, dtype=torch.float32), persistent=False)  # (3, 3)
@@ -76,10 +76,8 @@ def normalise_lab(bags: Bags) -> Bags:
     Returns:
         The same bags with changed colours, uint8.
     """
-    try:
+    with from_extra("histology", "normalise_lab needs scikit-image"):
         from skimage.color import lab2rgb, rgb2lab
-    except ImportError as error:
-        raise ImportError("normalise_lab needs scikit-image: pip install 'samil-lite[histology]'") from error
     if bags.instances.dtype != torch.uint8 or bags.instances.ndim != 4 or bags.instances.shape[1] != 3:
         raise ValueError(
             f"bags: expected uint8 images (N, 3, s, s), got {bags.instances.dtype} {tuple(bags.instances.shape)}"
@@ -95,4 +93,4 @@ def normalise_lab(bags: Bags) -> Bags:
             warnings.simplefilter("ignore")  # colours that no screen has are clipped, as intended
             rgb = lab2rgb(x.numpy())  # (n, s, s, 3)
         images.append(torch.from_numpy(rgb).mul(255).round().to(torch.uint8).permute(0, 3, 1, 2))
-    return Bags(torch.cat(images), bags.offsets, bags.labels, bags.instance_labels, bags.coordinates)
+    return replace(bags, instances=torch.cat(images))

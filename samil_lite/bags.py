@@ -11,6 +11,7 @@ from torch import Tensor
 from samil_lite.segments import bag_index, check_offsets, pad
 
 Array = Tensor | np.ndarray
+Key = int | slice | Sequence[int] | Array  # what bags are chosen by
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -153,14 +154,9 @@ class Bags:
         """Number of bags, B."""
         return len(self.offsets) - 1
 
-    def __getitem__(self, key: int | slice | Sequence[int] | Array) -> "Bags":
+    def __getitem__(self, key: Key) -> "Bags":
         """The chosen bags, as a batch again: `bags[3]` holds one bag; slices, lists and masks work as in NumPy."""
-        try:
-            chosen = torch.arange(len(self), device=self.device)[_index(key, self.device)].reshape(-1)  # (b,)
-        except IndexError as error:
-            raise IndexError(f"bag {key} of a batch of {len(self)}: {error}") from None
-        if len(chosen) == 0:
-            raise IndexError(f"bags[{key}]: expected at least one bag to be chosen of {len(self)}")
+        chosen = chosen_bags(key, len(self), self.device)  # (b,)
         sizes = self.sizes[chosen]
         offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         # Row r of chosen bag c lies at (where c begins here) + (how far r is from where c begins in the result).
@@ -190,19 +186,30 @@ class Bags:
         )
 
 
+def chosen_bags(key: Key, n: int, device: torch.device | str = "cpu") -> Tensor:
+    """Numbers of the bags, of n, that an integer, a slice, integers or a mask choose, shape (b,).
+
+    Raises:
+        IndexError: if a number is out of range or no bag is chosen.
+    """
+    index = key if isinstance(key, int | slice) else torch.as_tensor(key, device=device)
+    if isinstance(index, Tensor) and index.dtype != torch.bool:
+        index = index.long()
+    try:
+        chosen = torch.arange(n, device=device)[index].reshape(-1)  # (b,)
+    except IndexError as error:
+        raise IndexError(f"bag {key} of {n}: {error}") from None
+    if len(chosen) == 0:
+        raise IndexError(f"bags[{key}]: expected at least one bag to be chosen of {n}")
+    return chosen
+
+
 def _trusted(**values: Tensor | None) -> Bags:
     """Bags made of parts of checked Bags: checking every instance for NaN again would cost more than the work."""
     bags = object.__new__(Bags)
     for name, value in values.items():
         object.__setattr__(bags, name, value)
     return bags
-
-
-def _index(key: Any, device: torch.device) -> Any:
-    if isinstance(key, int | slice):
-        return key
-    index = torch.as_tensor(key, device=device)
-    return index if index.dtype == torch.bool else index.long()
 
 
 def _counts(labels: Tensor) -> list[tuple[int, int]]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samil_lite.segments import bag_index, segment_max
+from samil_lite.segments import bag_index, segment_max, segment_rank, segment_sum
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,9 @@ def precision_at_k(attention: Tensor, key: Tensor, offsets: Tensor) -> Tensor:
 
     Arguments as in `attention_auc`. Returns one share for each bag, shape (B,); NaN where a bag has no key instance.
     """
-    bag = bag_index(offsets, len(attention))  # (N,)
-    k = torch.zeros(len(offsets) - 1, device=key.device).index_add_(0, bag, key.float())  # (B,)
-    hits = key & (_rank(attention, offsets) < k[bag])  # (N,)
-    return torch.zeros_like(k).index_add_(0, bag, hits.float()) / k
+    k = segment_sum(key.float(), offsets)  # (B,)
+    hits = key & (segment_rank(attention, offsets) < k[bag_index(offsets, len(key))])  # (N,)
+    return segment_sum(hits.float(), offsets) / k
 
 
 def top_share(attention: Tensor, offsets: Tensor, share: float = 0.1) -> Tensor:
@@ -157,9 +156,9 @@ def top_share(attention: Tensor, offsets: Tensor, share: float = 0.1) -> Tensor:
 
     Returns one number for each bag, shape (B,): 1 if they get all of it, about `share` if weights are even.
     """
-    bag = bag_index(offsets, len(attention))  # (N,)
-    top = _rank(attention, offsets) < (offsets.diff() * share - 1e-4).ceil()[bag]  # (N,)
-    return torch.zeros_like(offsets[1:], dtype=attention.dtype).index_add_(0, bag, attention * top)
+    n_top = (offsets.diff() * share - 1e-4).ceil()  # (B,)
+    top = segment_rank(attention, offsets) < n_top[bag_index(offsets, len(attention))]  # (N,)
+    return segment_sum(attention * top, offsets)
 
 
 def attention_entropy(attention: Tensor, offsets: Tensor) -> Tensor:
@@ -168,18 +167,7 @@ def attention_entropy(attention: Tensor, offsets: Tensor) -> Tensor:
     Returns one number for each bag, shape (B,): 1 for even weights, 0 if one instance has all; NaN for one instance.
     """
     terms = -torch.special.xlogy(attention, attention)  # (N,)
-    total = torch.zeros_like(offsets[1:], dtype=attention.dtype)
-    return total.index_add_(0, bag_index(offsets, len(attention)), terms) / offsets.diff().log()
-
-
-def _rank(attention: Tensor, offsets: Tensor) -> Tensor:
-    """Place of each instance in its bag by descending weight, from 0, shape (N,)."""
-    bag = bag_index(offsets, len(attention))  # (N,)
-    order = attention.argsort(descending=True, stable=True)
-    order = order[bag[order].argsort(stable=True)]  # bag after bag
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order), device=order.device) - offsets[:-1][bag]
-    return place
+    return segment_sum(terms, offsets) / offsets.diff().log()
 
 
 def weakest_key(attention: Tensor, kinds: Tensor, offsets: Tensor) -> Tensor:

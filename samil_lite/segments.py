@@ -1,4 +1,4 @@
-"""Sums, means, maxima and softmax over the bags of a ragged batch, without a loop over bags.
+"""Sums, means, maxima, ranks and softmax over the bags of a ragged batch, without a loop over bags.
 
 Bag b is the *segment* of rows offsets[b] … offsets[b + 1] - 1 of a flat tensor.
 """
@@ -62,6 +62,16 @@ def segment_max(x: Tensor, offsets: Tensor) -> Tensor:
     out = x.new_zeros(len(offsets) - 1, *x.shape[1:])  # (B, …)
     index = bag_index(offsets, len(x)).view(-1, *[1] * (x.ndim - 1)).expand_as(x)  # (N, …)
     return out.scatter_reduce(0, index, x, "amax", include_self=False)
+
+
+def segment_rank(x: Tensor, offsets: Tensor) -> Tensor:
+    """Place of each instance in its bag by descending value, from 0: (N,) -> (N,). Equals stay in their order."""
+    bag = bag_index(offsets, len(x))  # (N,)
+    order = x.argsort(descending=True, stable=True)
+    order = order[bag[order].argsort(stable=True)]  # bag after bag
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device) - offsets[:-1][bag]
+    return place
 
 
 def segment_softmax(x: Tensor, offsets: Tensor) -> Tensor:

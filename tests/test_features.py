@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import samil_lite as sl
+from samil_lite.bags import chosen_bags
 from samil_lite.data.features import FeatureBags, feature_bags
 from samil_lite.data.synthetic.features import write_features
 
@@ -177,7 +178,7 @@ def test_training_reads_a_batch_at_a_time_and_gives_what_bags_in_memory_give(fol
     read, alive, batches = FeatureBags.__getitem__, weakref.WeakSet(), []
 
     def watched(self, key):
-        batches.append((len(alive), len(self._chosen(key))))
+        batches.append((len(alive), len(chosen_bags(key, len(self)))))
         taken = read(self, key)
         alive.add(taken.instances)
         return taken

@@ -4,7 +4,7 @@ from hypothesis import given
 from ragged import offsets_of, rows, sizes
 
 from samil_lite import segments
-from samil_lite.segments import check_offsets, segment_logsumexp, segment_softmax
+from samil_lite.segments import check_offsets, segment_logsumexp, segment_rank, segment_softmax
 
 LOOPS = {
     "segment_sum": lambda x: x.sum(0),
@@ -31,6 +31,15 @@ def test_softmax_equals_a_loop_over_bags(sizes):
     x = rows(sizes)
     loop = torch.cat([bag.softmax(0) for bag in x.split(sizes)])
     torch.testing.assert_close(segment_softmax(x, offsets_of(sizes)), loop)
+
+
+@given(sizes)
+def test_rank_counts_what_goes_before_in_the_bag(sizes):
+    x = rows(sizes)[:, 0].round()  # rounded, so that some are equal: these stay in their order
+    loop = [
+        sum(a > b or (a == b and j < i) for j, a in enumerate(bag)) for bag in x.split(sizes) for i, b in enumerate(bag)
+    ]
+    assert segment_rank(x, offsets_of(sizes)).tolist() == loop
 
 
 @pytest.mark.parametrize("name", [*LOOPS, "segment_softmax"])

@@ -5,6 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
+def data_root() -> Path:
+    """The folder of all data sets: `$SAMIL_DATA` or, without that variable, the user's cache folder."""
+    if root := os.environ.get("SAMIL_DATA"):
+        return Path(root)
+    import pooch  # at first use: it brings tqdm's notebook form, which warns where ipywidgets is missing
+
+    return Path(pooch.os_cache("samil_lite"))
+
+
 def fetch(folder: str, name: str, sha256: str, mirrors: Sequence[str]) -> Path:
     """Path of a file whose contents are known to be right.
 
@@ -22,10 +31,9 @@ def fetch(folder: str, name: str, sha256: str, mirrors: Sequence[str]) -> Path:
         ValueError: if the file is there but its contents are not the right ones.
         OSError: if it is not there and cannot be downloaded or written; the message says how to provide it.
     """
-    import pooch  # at first use: it brings tqdm's notebook form, which warns where ipywidgets is missing
+    import pooch  # at first use, as above
 
-    root = Path(os.environ.get("SAMIL_DATA") or pooch.os_cache("samil_lite"))
-    path = root / folder / name
+    path = data_root() / folder / name
     if path.exists():
         if (found := pooch.file_hash(str(path))) != sha256:
             raise ValueError(

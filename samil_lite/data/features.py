@@ -4,7 +4,7 @@ import pickle
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from samil_lite.bags import Bags
+from samil_lite.bags import Bags, Key, chosen_bags
+from samil_lite.extras import from_extra
 
 SUFFIXES = (".h5", ".pt")
-Key = int | slice | Sequence[int] | Tensor | np.ndarray
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,7 +66,7 @@ class FeatureBags:
             IndexError: if a number is out of range or no bag is chosen.
             ValueError: if a file holds NaN or infinity, or is no longer what it was; the message names it.
         """
-        chosen = self._chosen(key)
+        chosen = chosen_bags(key, len(self)).tolist()
         parts = [self._read(b) for b in chosen]
         features, coordinates = [x for x, _ in parts], [xy for _, xy in parts if xy is not None]
         labels = None if self.labels is None else self.labels[chosen]
@@ -81,7 +81,7 @@ class FeatureBags:
 
     def subset(self, key: Key) -> "FeatureBags":
         """The chosen bags, still on disk: for folds, where indexing would read them."""
-        chosen = self._chosen(key)
+        chosen = chosen_bags(key, len(self)).tolist()
         return replace(
             self,
             paths=tuple(self.paths[b] for b in chosen),
@@ -102,18 +102,6 @@ class FeatureBags:
             if _is_missing(value):
                 raise ValueError(f"column {column!r}: expected a value for each bag, but {name} has none")
         return values.to_numpy()  # type: ignore[no-any-return]
-
-    def _chosen(self, key: Key) -> list[int]:
-        index = key if isinstance(key, int | slice) else torch.as_tensor(key)
-        if isinstance(index, Tensor) and index.dtype != torch.bool:
-            index = index.long()
-        try:
-            chosen: list[int] = torch.arange(len(self))[index].reshape(-1).tolist()
-        except IndexError as error:
-            raise IndexError(f"bag {key} of {len(self)}: {error}") from None
-        if not chosen:
-            raise IndexError(f"bags[{key}]: expected at least one bag to be chosen of {len(self)}")
-        return chosen
 
     def _read(self, b: int) -> tuple[Tensor, Tensor | None]:
         """Features (n, d) and coordinates (n, 2) of one bag, both float32."""
@@ -302,10 +290,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     if path.suffix == ".pt":
         yield _tensor(path), None
         return
-    try:
+    with from_extra("features", f"{path.name} needs h5py"):
         import h5py
-    except ImportError as error:
-        raise ImportError(f"{path.name} needs h5py: pip install 'samil-lite[features]'") from error
     try:
         file = h5py.File(path, "r")
     except OSError as error:

@@ -13,7 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from samil_lite.bags import Bags
-from samil_lite.data.images import data_folder, find_images, image_size, read_rgb
+from samil_lite.data.images import check_chosen, check_room, data_folder, find_images, image_size, read_rgb
+from samil_lite.extras import from_extra
 
 SPECIES = ("CA", "CG", "CL", "CN", "CP", "CT", "MF", "SB", "SC")
 SPECIES_NAMES = (
@@ -135,19 +136,14 @@ def difas_preparations(folder: str | Path | None = None, species: Sequence[str] 
 
 def _otsu() -> Callable[[np.ndarray], Any]:
     """The function that finds the grey that best parts dark from bright."""
-    try:
+    with from_extra("histology", "the DIFaS loader needs scikit-image"):
         from skimage.filters import threshold_otsu
-    except ImportError as error:
-        raise ImportError("the DIFaS loader needs scikit-image: pip install 'samil-lite[histology]'") from error
     return threshold_otsu
 
 
 def _find(folder: str | Path | None, species: Sequence[str]) -> list[_Image]:
     """All images, by species and number; what is missing or misnamed is named."""
-    if unknown := [code for code in species if code not in SPECIES]:
-        raise ValueError(f"species: expected codes from {', '.join(SPECIES)}, got {unknown[0]!r}")
-    if len(set(species)) != len(species) or not species:
-        raise ValueError(f"species: expected at least one code, each once, got {list(species)}")
+    check_chosen("species", species, SPECIES, "code")
     root = data_folder(folder, "difas", SOURCE)
     images = []
     for label in sorted(SPECIES.index(code) for code in species):
@@ -167,8 +163,7 @@ def _find(folder: str | Path | None, species: Sequence[str]) -> list[_Image]:
 
 def _check_sizes(image: _Image, size: int) -> None:
     width, height = image_size(image.path)
-    if min(width, height) < size:
-        raise ValueError(f"{image.path}: {width} × {height} pixels, too small for crops of {size} × {size}")
+    check_room(image.path, (width, height), size, "crops")
     if image.mask and image_size(image.mask) != (width, height):
         raise ValueError(f"{image.mask}: expected {width} × {height} pixels, as {image.path.name} has")
 

@@ -9,7 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from samil_lite.bags import Bags
-from samil_lite.data.images import data_folder, find_images, image_size, natural, read_rgb
+from samil_lite.data.images import check_room, data_folder, find_images, image_size, natural, read_rgb
 
 NUCLEI = ("others", "epithelial", "fibroblast", "inflammatory")  # instance labels 0 … 3 of colon
 COLON_SOURCE = "https://warwick.ac.uk/fac/cross_fac/tia/data/crchistolabelednucleihe"
@@ -111,8 +111,7 @@ def breast_bags(folder: str | Path | None = None, drop_white: bool = True, size:
         raise ValueError(f"shrink: expected at least 1, got {shrink}")
     images = _breast_images(folder)
     for path in images:
-        if min(image_size(path)) < size * shrink:
-            raise ValueError(f"{path}: {image_size(path)} pixels, too small for patches of {size} × {size}")
+        check_room(path, image_size(path), size * shrink, "patches")
     patches, centres = zip(*(_grid(_shrunk(_pixels(path), shrink), size, drop_white) for path in images), strict=True)
     return Bags.from_list(patches, [int("malignant" in path.stem) for path in images], None, centres)
 
@@ -149,8 +148,7 @@ def _nuclei(image: Path, size: int) -> tuple[np.ndarray, Tensor]:
     from scipy.io import loadmat
 
     width, height = image_size(image)
-    if min(width, height) < size:
-        raise ValueError(f"{image}: {width} × {height} pixels, too small for squares of {size} × {size}")
+    check_room(image, (width, height), size, "squares")
     centres, kinds = [], []
     for number, kind in enumerate(NUCLEI):
         path = image.with_name(f"{image.stem}_{kind}.mat")

@@ -1,12 +1,14 @@
 """Files of images that the user provides: where they are, which there are, and their pixels."""
 
-import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from samil_lite.data.download import data_root
+from samil_lite.extras import from_extra
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
 
@@ -22,16 +24,21 @@ def data_folder(folder: str | Path | None, name: str, source: str) -> Path:
     Raises:
         FileNotFoundError: if it is not there.
     """
-    if folder is None:
-        import pooch  # at first use, as in download.py
-
-        folder = Path(os.environ.get("SAMIL_DATA") or pooch.os_cache("samil_lite")) / name
-    if not Path(folder).is_dir():
+    folder = data_root() / name if folder is None else Path(folder)
+    if not folder.is_dir():
         raise FileNotFoundError(
             f"{folder}: no such folder. Get the files from {source}, and give their folder or set SAMIL_DATA to the "
             f"folder that has {name}/"
         )
-    return Path(folder)
+    return folder
+
+
+def check_chosen(name: str, chosen: Sequence[str], known: Sequence[str], what: str) -> None:
+    """Raises ValueError unless the argument `name` chooses at least one of the known codes or names, each once."""
+    if unknown := [one for one in chosen if one not in known]:
+        raise ValueError(f"{name}: expected {what}s from {', '.join(known)}, got {unknown[0]!r}")
+    if len(set(chosen)) != len(chosen) or not chosen:
+        raise ValueError(f"{name}: expected at least one {what}, each once, got {list(chosen)}")
 
 
 def find_images(folder: Path) -> dict[str, Path]:
@@ -73,6 +80,13 @@ def image_size(path: Path) -> tuple[int, int]:
     return size
 
 
+def check_room(path: Path, shape: tuple[int, int], size: int, what: str) -> None:
+    """Raises ValueError unless an image of this width and height has room for a crop, or what it is called."""
+    width, height = shape
+    if min(shape) < size:
+        raise ValueError(f"{path}: {width} × {height} pixels, too small for {what} of {size} × {size}")
+
+
 def read_rgb(path: Path) -> np.ndarray:
     """Pixels of an image, (height, width, 3): uint16 for a TIFF of 16 bits, else uint8.
 
@@ -95,8 +109,6 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def _tifffile() -> Callable[[Path], np.ndarray]:
-    try:
+    with from_extra("histology", "TIFF files of 16 bits need scikit-image"):
         from tifffile import imread
-    except ImportError as error:
-        raise ImportError("TIFF files of 16 bits need scikit-image: pip install 'samil-lite[histology]'") from error
     return imread

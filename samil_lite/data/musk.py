@@ -2,7 +2,6 @@
 
 import importlib.resources
 import importlib.util
-import os
 import zipfile
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from samil_lite.bags import Bags
+from samil_lite.data.download import data_root
 
 COUNTS = {1: (92, 47, 476), 2: (102, 39, 6598)}  # bags, positive bags, instances
 WIDTH = 166
@@ -64,8 +64,7 @@ def musk_bags(number: int = 1, folder: str | Path | None = None) -> Bags:
     """
     if number not in COUNTS:
         raise ValueError(f"number: expected 1 or 2, got {number!r}")
-    path = _default_folder() if folder is None else Path(folder)
-    path = path / f"musk{number}.npz"
+    path = (data_root() / "musk" if folder is None else Path(folder)) / f"musk{number}.npz"
     table = _table_in_mil(number) if folder is None and not path.exists() else None
     if table is not None:
         return _bags(number, str(table), *_from_table(table))
@@ -76,15 +75,6 @@ def musk_bags(number: int = 1, folder: str | Path | None = None) -> Bags:
             "https://archive.ics.uci.edu/dataset/74/musk+version+1 (the layout is in the help of musk_bags)"
         )
     return _bags(number, str(path), *_from_npz(path))
-
-
-def _default_folder() -> Path:
-    root = os.environ.get("SAMIL_DATA")
-    if not root:
-        import pooch  # at first use, as in download.py
-
-        root = pooch.os_cache("samil_lite")
-    return Path(root) / "musk"
 
 
 def _table_in_mil(number: int) -> Traversable | None:

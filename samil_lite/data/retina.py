@@ -10,7 +10,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from samil_lite.bags import Bags
-from samil_lite.data.images import data_folder, find_images, image_size, natural
+from samil_lite.data.images import check_chosen, check_room, data_folder, find_images, image_size, natural
+from samil_lite.extras import from_extra
 
 BASES = tuple(f"Base{department}{part}" for department in (1, 2, 3) for part in (1, 2, 3, 4))
 SOURCE = "https://www.adcis.net/en/third-party/messidor/"
@@ -148,10 +149,7 @@ def messidor_table(
     Raises:
         FileNotFoundError, ValueError, ImportError: as `messidor_bags`; images are not opened.
     """
-    if unknown := [base for base in bases if base not in BASES]:
-        raise ValueError(f"bases: expected names from {', '.join(BASES)}, got {unknown[0]!r}")
-    if len(set(bases)) != len(bases) or not bases:
-        raise ValueError(f"bases: expected at least one name, each once, got {list(bases)}")
+    check_chosen("bases", bases, BASES, "name")
     root = data_folder(folder, "messidor", SOURCE)
     tables = [_base_table(root, base, errata) for base in bases]
     return pd.concat(tables, ignore_index=True)
@@ -208,12 +206,8 @@ def _find_table(root: Path, base: str) -> Path:
 
 def _read_table(path: Path) -> pd.DataFrame:
     if path.suffix.lower() == ".xls":
-        try:
+        with from_extra("retina", f"{path.name} needs xlrd", ", or save the table as .csv"):
             import xlrd  # noqa: F401  # pandas reads .xls by it
-        except ImportError as error:
-            raise ImportError(
-                f"{path.name} needs xlrd: pip install 'samil-lite[retina]', or save the table as .csv"
-            ) from error
     try:
         table = pd.read_csv(path) if path.suffix.lower() == ".csv" else pd.read_excel(path, engine="xlrd")
     except Exception as error:  # each reader fails in its own way
@@ -243,8 +237,7 @@ def _resized(path: Path, size: int, height: int | None) -> tuple[int, int]:
     """Width and height that an image will be brought to; large enough for a patch."""
     width, old = image_size(path)
     shape = (width, old) if height is None else (max(1, round(width * height / old)), height)
-    if min(shape) < size:
-        raise ValueError(f"{path}: {shape[0]} × {shape[1]} pixels, too small for patches of {size} × {size}")
+    check_room(path, shape, size, "patches")
     return shape
 
 

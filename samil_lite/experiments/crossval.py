@@ -16,6 +16,7 @@ from samil_lite.encoders import PatchCNN
 from samil_lite.experiments import nuclei
 from samil_lite.experiments.records import RESULTS, changed, starts, write_record
 from samil_lite.models import build
+from samil_lite.segments import segment_rank
 from samil_lite.training import fit, predict
 
 DATA = {"colon": 27, "breast": 32}  # name: height and width of its patches
@@ -46,10 +47,7 @@ class Subsampled:
 
     def __getitem__(self, key: Tensor) -> Bags:
         bags = self.bags[key]
-        lottery = torch.rand(bags.n_instances)  # (N,)
-        order = (bags.bag_index + lottery).argsort()  # (N,), bag after bag, shuffled within each
-        place = torch.arange(bags.n_instances) - bags.offsets[:-1][bags.bag_index]  # (N,), 0, 1, … in each bag
-        rows = order[place < self.at_most]
+        rows = segment_rank(torch.rand(bags.n_instances), bags.offsets) < self.at_most  # (N,)
         offsets = torch.cat([bags.offsets[:1], bags.sizes.clamp_max(self.at_most).cumsum(0)])
         return Bags(bags.instances[rows], offsets, bags.labels)
 

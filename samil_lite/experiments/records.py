@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from samil_lite.extras import from_extra
 from samil_lite.models import KERNEL_OF
 from samil_lite.training import progress_bar
 
@@ -75,10 +76,8 @@ def _on_this_machine(run: Run, cells: list[Config], folder: Path, workers: int) 
 
 def _on_cluster(run: Run, cells: list[Config], folder: Path, scheduler: str) -> Iterator[None]:
     """The cluster computes, this process writes: the workers may have other disks."""
-    try:
+    with from_extra("cluster", "scheduler needs Dask"):
         from distributed import Client, as_completed
-    except ImportError as error:
-        raise ImportError("scheduler needs Dask: pip install 'samil-lite[cluster]'") from error
     with Client(scheduler, set_as_default=False) as client:
         futures = client.map(_measure_there, [run] * len(cells), cells, pure=False, retries=2)
         for future in as_completed(futures, loop=client.loop):

@@ -76,22 +76,16 @@ def kernel_attention(
     offsets = one_bag(q) if offsets is None else offsets
     check(q, k, v, offsets)
     alpha = as_alpha(alpha, q)
-    sizes, v_type, v = offsets.diff().tolist(), v.dtype, _of_fast_type(v)
+    sizes, fast = offsets.diff().tolist(), _of_fast_type(v)
     if return_weights:
-        o, beta = dense_attention(q, k, v, kernel, alpha, offsets)  # (N, d_v), (B, n, n)
-        return o.to(v_type), [b[:n, :n] for b, n in zip(beta, sizes, strict=True)]
-    if backend == "dense":
-        return dense_attention(q, k, v, kernel, alpha, offsets)[0].to(v_type)
-    groups = plan(sizes) if backend == "auto" else [[b] for b in range(len(sizes))]
-    if len(groups) == 1:
-        return _compute(q, k, v, kernel, alpha, sizes, backend).to(v_type)
-    starts = offsets.tolist()
-    rows = [torch.cat([torch.arange(starts[b], starts[b + 1], device=q.device) for b in group]) for group in groups]
-    parts = [
-        _compute(q[m], k[m], v[m], kernel, alpha, [sizes[b] for b in group], backend)
-        for m, group in zip(rows, groups, strict=True)
-    ]
-    return torch.cat(parts)[torch.cat(rows).argsort()].to(v_type)  # (N, d_v), back in the order of the instances
+        o, padded = dense_attention(q, k, fast, kernel, alpha, offsets)  # (N, d_v), (B, n, n)
+        beta = [b[:n, :n] for b, n in zip(padded, sizes, strict=True)]
+    elif backend == "dense":
+        o = dense_attention(q, k, fast, kernel, alpha, offsets)[0]
+    else:
+        o = _in_groups(q, k, fast, kernel, alpha, sizes, backend)
+    o = o.to(v.dtype)
+    return (o, beta) if return_weights else o
 
 
 def plan(sizes: list[int]) -> list[list[int]]:
@@ -122,6 +116,22 @@ def _of_fast_type(v: Tensor) -> Tensor:
         units._is_mkldnn_bf16_supported() if v.dtype == torch.bfloat16 else units._is_mkldnn_fp16_supported()
     )
     return v if has_units else v.float()
+
+
+def _in_groups(
+    q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, alpha: Tensor, sizes: list[int], backend: str
+) -> Tensor:
+    """Output (N, d_v), computed in groups of bags: by "auto" those of `plan`, by other backends each bag alone."""
+    groups = plan(sizes) if backend == "auto" else [[b] for b in range(len(sizes))]
+    if len(groups) == 1:
+        return _compute(q, k, v, kernel, alpha, sizes, backend)
+    of_bag = torch.arange(len(q), device=q.device).split(sizes)
+    rows = [torch.cat([of_bag[b] for b in group]) for group in groups]
+    parts = [
+        _compute(q[m], k[m], v[m], kernel, alpha, [sizes[b] for b in group], backend)
+        for m, group in zip(rows, groups, strict=True)
+    ]
+    return torch.cat(parts)[torch.cat(rows).argsort()]  # back in the order of the instances
 
 
 def _compute(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, alpha: Tensor, sizes: list[int], backend: str) -> Tensor:

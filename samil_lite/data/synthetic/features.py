@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from samil_lite.data.musk import COUNTS, WIDTH
+from samil_lite.extras import from_extra
 
 FORMATS = ("h5", "pt", "mixed")
 
@@ -100,10 +101,8 @@ def _grid(rng: np.random.RandomState, n: int) -> np.ndarray:
 
 
 def _write_h5(path: Path, features: np.ndarray, coords: np.ndarray) -> None:
-    try:
+    with from_extra("features", "writing .h5 files needs h5py"):
         import h5py
-    except ImportError as error:
-        raise ImportError("writing .h5 files needs h5py: pip install 'samil-lite[features]'") from error
 
     with h5py.File(path.with_name(path.name + ".h5"), "w") as file:
         file["features"] = features
