@@ -15,6 +15,7 @@ from samil_lite.segments import bag_index, segment_max, segment_rank, segment_su
 class Metrics:
     """Scores of a model on a set of bags; precision, recall, F-score and AUC of three classes or more are macro means.
 
+    A class that no bag was called has no precision; the macro mean leaves it out, while it counts 0 in the F-score.
     A score that is not defined (AUC without both classes, precision without a positive prediction, recall without
     a positive bag) is NaN, and a warning says why.
     """

@@ -159,6 +159,25 @@ def test_compiling_the_model_changes_nothing(name):
     torch.testing.assert_close(compiled(bags).logits, expected)
 
 
+@kernels
+@pytest.mark.parametrize("backend", ["auto", "blockwise"])
+def test_many_layers_at_once_are_one_after_the_other(kernel, backend):
+    h, offsets = rows([3, 6]), offsets_of([3, 6])
+    layers = [layer(kernel, gamma=gamma) for gamma in (0.5, 2.0)]
+    for each in layers:
+        each.backend = backend
+        nn.init.normal_(each.W_q.weight)
+    alone = [torch.autograd.grad(each(h, offsets).pow(2).sum(), tuple(each.parameters())) for each in layers]
+    stacked, _ = torch.func.stack_module_state(layers)
+
+    def mix(parameters: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(layers[0], parameters, (h, offsets))
+
+    together = torch.autograd.grad(torch.vmap(mix)(stacked).pow(2).sum(), tuple(stacked.values()))
+    for one, two, both in zip(*alone, together, strict=True):
+        torch.testing.assert_close(both, torch.stack([one, two]))
+
+
 def test_data_parallel_training_has_the_same_gradients():
     """One process of DistributedDataParallel: its hooks must find the gradients of every parameter."""
     model, bags = small("msa-abmilp", gamma=1), bags_of([3, 600, 2])

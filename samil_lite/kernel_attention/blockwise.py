@@ -21,7 +21,7 @@ def blockwise_attention(
     """One bag: q, k (n, d) and v (n, d_v) give o (n, d_v); as `kernel_attention`, in memory of order n."""
     with torch.autocast(q.device.type, enabled=False):
         q, k, b = features(q, k, kernel, alpha)
-        return _Blockwise.apply(q, k, v, b, alpha, kernel, compiled)  # type: ignore[no-any-return]
+        return _Blockwise.apply(q, k, v, b, alpha, kernel, compiled)[0]  # type: ignore[no-any-return]
 
 
 def features(q: Tensor, k: Tensor, kernel: Kernel, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -61,8 +61,8 @@ def blocks(n: int, size: int) -> list[slice]:
 
 class _Blockwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, v, b, alpha, kernel, compiled):  # type: ignore[no-untyped-def]
-        """q, k (n, d), v (n, d_v), b (n,) or None, alpha () -> o (n, d_v)."""
+    def forward(q, k, v, b, alpha, kernel, compiled):  # type: ignore[no-untyped-def]
+        """q, k (n, d), v (n, d_v), b (n,) or None, alpha () -> o (n, d_v), log Σ exp (n,)."""
         o, lse = v.new_empty(len(q), v.shape[1]), q.new_empty(len(q))
         for rows in blocks(len(q), ROWS):
             high = q.new_full((rows.stop - rows.start, 1), -torch.inf)  # running maximum of each row, (r, 1)
@@ -79,13 +79,26 @@ class _Blockwise(torch.autograd.Function):
                 high = new
             o[rows] = mixed / total
             lse[rows] = (high + total.log()).squeeze(1)
-        ctx.save_for_backward(q, k, v, b, alpha, o, lse)
-        ctx.kernel, ctx.compiled = kernel, compiled
-        return o
+        return o, lse
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
+        *tensors, ctx.kernel, ctx.compiled = inputs
+        ctx.save_for_backward(*tensors, *output)
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    def vmap(info, in_dims, *inputs):  # type: ignore[no-untyped-def]
+        """Under torch.vmap, which trains many models at once, they are computed one after the other."""
+        each = [
+            _Blockwise.apply(*(x if dim is None else x.select(dim, i) for x, dim in zip(inputs, in_dims, strict=True)))
+            for i in range(info.batch_size)
+        ]
+        return tuple(torch.stack(parts) for parts in zip(*each, strict=True)), (0, 0)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, do):  # type: ignore[no-untyped-def]
+    def backward(ctx, do, _):  # type: ignore[no-untyped-def]
         q, k, v, b, alpha, o, lse = ctx.saved_tensors
         kernel, compiled = ctx.kernel, ctx.compiled
         dq, dk, dv, dalpha = torch.zeros_like(q), torch.zeros_like(k), q.new_zeros(v.shape), torch.zeros_like(alpha)
