@@ -29,7 +29,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     keys = [*_settings(table), "repeat"]
     return pd.DataFrame(
         {**dict(zip(keys, names, strict=True)), **_scores(runs)}
-        for names, runs in table.groupby(keys, dropna=False)
+        for names, runs in fold_scores(table).groupby(keys, dropna=False)
         if len(runs) == runs["n_folds"].iloc[0]
     )
 
@@ -45,7 +45,7 @@ def over_repeats(table: pd.DataFrame) -> pd.DataFrame:
         One row for each data set, model, start of γ and other setting that varies, with `repeats` and, for each score,
         its mean and, named `…_error`, the error.
     """
-    scores = summary(table)
+    scores, table = summary(table), fold_scores(table)
     if scores.empty:
         return scores
     keys = _settings(table)
@@ -65,12 +65,12 @@ def over_repeats(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _scores(runs: pd.DataFrame) -> dict[str, float]:
-    """The scores of the bags of several folds."""
+    """The scores of the bags of several folds, as `fold_scores` gives them."""
     logits, labels = (torch.tensor(runs[column].sum()) for column in ("logits", "labels"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NaN says it
         found = asdict(bag_metrics(logits, labels))
-    found["auc"] = float(fold_scores(runs)["auc"].mean())
+    found["auc"] = float(runs["auc"].mean())
     found["recall_at_precision"] = recall_at_precision(logits, labels)
     found["calibration"] = calibration_error(logits, labels)
     return {name: found[name] for name in SCORES}
