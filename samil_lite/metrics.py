@@ -209,7 +209,7 @@ def mean_interval(
     Args:
         values: one number for each run, or for each fold, at least two.
         level: probability that the interval covers the true mean, if runs vary normally.
-        ratio: r.
+        ratio: the number r above.
 
     Returns:
         mean, lower end, upper end.
