@@ -20,6 +20,7 @@ class Table(Directive):
     """The rows are Markdown, from the method `rows`."""
 
     def run(self):
+        self.state.document.settings.env.note_reread()  # records may have come although the page is as it was
         node = nodes.Element()
         self.state.nested_parse(StringList(self.rows(), source="records"), self.content_offset, node)
         return node.children
