@@ -89,15 +89,15 @@ class CrossValidation(Table):
         )
         table = table[(table["data"] == data) & (table["grouped"] == ("grouped" in self.options))]
         differences = {(r.model, gamma_of(r)): r for r in scores.compare(table).itertuples()}
-        tables = [table_head("Model", "γ from", "Repeats", *self.usual)], [table_head("Model", "γ from", *self.more)]
+        tables = [table_head("Model", "γ from", *self.usual)], [table_head("Model", "γ from", "Repeats", *self.more)]
         found = sorted(scores.over_repeats(table).itertuples(), key=lambda r: (MODELS.index(r.model), gamma_of(r)))
         for row in found:
             numbers = [f"{getattr(row, n):.2f}\u00a0±\u00a0{getattr(row, f'{n}_error'):.2f}" for n in scores.SCORES]
             d = differences.get((row.model, gamma_of(row)))
             effect = signed(d.difference, d.low, d.high) if d else "—"
             name = row.model.replace("-", "\u2011"), gamma_of(row)
-            tables[0].append(table_row(*name, str(row.repeats), *numbers[:5]))
-            tables[1].append(table_row(*name, *numbers[5:], effect))
+            tables[0].append(table_row(*name, *numbers[:5]))
+            tables[1].append(table_row(*name, str(row.repeats), *numbers[5:], effect))
         return "\n".join([*tables[0], "", *tables[1]]).splitlines()
 
 
