@@ -198,6 +198,10 @@ def test_command_line_of_cross_validation(experiment, data, tmp_path, capsys, mo
     assert all("2" in line for line in lines)  # repeats
     main(["summary", experiment, "--folder", str(tmp_path / "runs")])
     assert capsys.readouterr().out == out
+    if experiment == "images":
+        main(["run", "images", "--folder", str(tmp_path / "part"), "--folds", "2", *choice])
+        assert capsys.readouterr().out == "no repeat has all of its folds yet\n"
+        assert load_table(tmp_path / "part")[["model", "repeat", "fold"]].value_counts().tolist() == [1] * 4
 
 
 def test_bad_input_is_named(tmp_path):

@@ -25,7 +25,9 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     if args.command == "run":
         run_grid(_cells(args), EXPERIMENTS[args.experiment][0].run, args.folder, args.workers, scheduler=args.scheduler)
-    print(_summary(args).to_string(index=False, float_format="{:.4f}".format, na_rep="—"))
+    found = _summary(args)
+    text = found.to_string(index=False, float_format="{:.4f}".format, na_rep="—")
+    print("no repeat has all of its folds yet" if found.empty else text)
 
 
 EXPERIMENTS: dict[str, tuple[Any, str]] = {  # name: module, help
@@ -45,6 +47,8 @@ def _add_options(options: argparse.ArgumentParser, experiment: str) -> None:
         known = list(EXPERIMENTS[experiment][0].DATA)
         options.add_argument("--data", nargs="+", choices=known, default=known)
         options.add_argument("--repeats", type=int, default=1, help="how many: 0, 1, …")
+        if experiment == "images":
+            options.add_argument("--folds", nargs="+", type=int, help="tested folds: 0, 1, …; all if not given")
     options.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     options.add_argument("--gammas", nargs="+", type=float, default=[0.0, 1.0], help="starts of γ in self-attention")
     options.add_argument("--set", nargs="+", type=_setting, default=[], metavar="NAME=VALUE", help="as in lr=0.001")
@@ -57,6 +61,8 @@ def _cells(args: argparse.Namespace) -> list[dict[str, Any]]:
     if args.experiment == "mnist":
         changes = {**(mnist.PAPER if args.paper else {}), **changes}
         return mnist.cells(args.assumptions, args.models, args.n_bags, range(args.seeds), args.gammas, **changes)
+    if args.experiment == "images":
+        changes["folds"] = args.folds
     module = EXPERIMENTS[args.experiment][0]
     return module.cells(args.data, args.models, range(args.repeats), args.gammas, **changes)  # type: ignore[no-any-return]
 
