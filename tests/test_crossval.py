@@ -108,6 +108,27 @@ def test_comparison_pairs_the_folds():
         scores.compare(pd.concat([table, table]))
 
 
+def test_trials_are_compared_on_the_same_folds():
+    def run(model: str, fold: int, loss: float, lr: float, lab: bool = False, n_validation: int = 2) -> dict:
+        gamma = 1.0 if model == "sa-abmilp" else np.nan
+        shared = {"data": "colon", "repeat": 0, "grouped": False, "n_folds": 10, "n_validation": n_validation}
+        return {**shared, "model": model, "gamma": gamma, "fold": fold, "lr": lr, "lab": lab, "validation_loss": loss}
+
+    chosen = [run(m, f, loss, 0.1) for m, f, loss in (("abmilp", 0, 1.0), ("abmilp", 1, 2.0), ("sa-abmilp", 0, 4.0))]
+    trials = [
+        run("abmilp", 0, 1.5, 0.2),
+        run("sa-abmilp", 0, 2.5, 0.2),
+        run("abmilp", 1, 3.0, 0.1, lab=True),
+        run("abmilp", 2, 9.0, 0.2),  # no partner
+        run("abmilp", 0, 9.0, 0.1, n_validation=1),  # its loss is of other bags
+    ]
+    found = scores.trial_losses(pd.DataFrame(chosen), pd.DataFrame(trials))
+    assert found.to_dict("records") == [
+        {"data": "colon", "changed": "lab True", "models": 1, "runs": 1, "loss": 3.0, "chosen": 2.0},
+        {"data": "colon", "changed": "lr 0.2", "models": 2, "runs": 2, "loss": 2.0, "chosen": 2.5},
+    ]
+
+
 def test_test_validation_and_training_share_no_bag():
     fold = crossval.make_folds(LABELS, 6, seed=0)
     config = {"n_folds": 6, "n_validation": 2}

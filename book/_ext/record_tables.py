@@ -101,6 +101,19 @@ class CrossValidation(Table):
         return "\n".join([*tables[0], "", *tables[1]]).splitlines()
 
 
+class Trials(Table):
+    """Validation losses of other settings beside those of the settings that were chosen."""
+
+    def rows(self):
+        rows = [table_head("Data", "Changed", "Models", "Runs", "Validation loss", "As chosen, same folds")]
+        for kind in ("images", "tables"):
+            of_kind = load_table(RESULTS / kind), load_table(RESULTS / f"{kind}_settings")
+            for row in scores.trial_losses(*of_kind).itertuples():
+                counts = row.data, row.changed, str(row.models), str(row.runs)
+                rows.append(table_row(*counts, f"{row.loss:.3f}", f"{row.chosen:.3f}"))
+        return "\n".join(rows).splitlines()
+
+
 class ImageLedger(Table):
     """Every comparison behind the verdicts on the paper's claims about breast and colon."""
 
@@ -218,5 +231,6 @@ def setup(app):
     app.add_directive("mnist-ledger", MnistLedger)
     app.add_directive("cross-validation", CrossValidation)
     app.add_directive("image-ledger", ImageLedger)
+    app.add_directive("trials", Trials)
     app.add_directive("benchmark-goals", BenchmarkGoals)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

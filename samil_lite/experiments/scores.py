@@ -149,6 +149,32 @@ def compare(table: pd.DataFrame, value: str = "auc", reference: str = "abmilp") 
     return pd.DataFrame(rows)
 
 
+def trial_losses(table: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
+    """Validation losses of runs with other settings beside those of the chosen settings, on the same folds.
+
+    Args:
+        table: runs with the chosen settings, as `load_table` gives them.
+        trials: runs with others; those without a run of the same model, start of γ and folds in `table` are left out.
+
+    Returns:
+        One row for each data set and change of settings, with `data`, `changed` (such as "lr 0.001"), the number of
+        `models` and `runs`, the mean `loss` of the trials and the mean loss `chosen` of their partners.
+    """
+    same = ["data", "model", "gamma", "repeat", "fold", "grouped", "n_folds", "n_validation"]
+    pairs = trials.merge(table, on=[name for name in same if name in table], suffixes=("", "_chosen"))
+    names = [name for name in (*TRAINING, *SETTINGS) if f"{name}_chosen" in pairs]
+    pairs["changed"] = [
+        ", ".join(f"{name} {run[name]}" for name in names if run[name] != run[f"{name}_chosen"])
+        for run in pairs.to_dict("records")
+    ]
+    return pairs.groupby(["data", "changed"], as_index=False).agg(
+        models=("model", "nunique"),
+        runs=("model", "size"),
+        loss=("validation_loss", "mean"),
+        chosen=("validation_loss_chosen", "mean"),
+    )
+
+
 def _one_a_fold(scored: pd.DataFrame, setting: dict[str, Any]) -> pd.DataFrame:
     """The runs with these settings by repeat and fold."""
     runs = _chosen(scored, setting).set_index(["repeat", "fold"])
