@@ -4,6 +4,7 @@ The modules act in training mode only and draw from PyTorch's generator, which `
 run repeats them. Images have numbers in [0, 1] and the shape (n, 3, s, s); every patch gets its own change.
 """
 
+import math
 import warnings
 from dataclasses import replace
 
@@ -33,7 +34,7 @@ class StainJitter(nn.Module):
 
     def __init__(self, std: float = 0.02) -> None:
         super().__init__()
-        if not std >= 0:
+        if not 0 <= std < math.inf:
             raise ValueError(f"std: expected a number of at least 0, got {std}")
         with from_extra("histology", "StainJitter needs scikit-image"):
             from skimage.color import hed_from_rgb, rgb_from_hed
@@ -42,9 +43,15 @@ class StainJitter(nn.Module):
         self.register_buffer("to_colours", torch.tensor(rgb_from_hed, dtype=torch.float32), persistent=False)  # (3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (n, 3, s, s) with other stains; in evaluation mode the images themselves."""
+        """Images (n, 3, s, s) with other stains; in evaluation mode the images themselves.
+
+        Raises:
+            ValueError: in training, if these are no such images or bytes.
+        """
         if not self.training or self.std == 0:
             return x
+        if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
+            raise ValueError(f"x: expected images (n, 3, s, s) in [0, 1], got {x.dtype} of shape {tuple(x.shape)}")
         factors = 1 + self.std * torch.randn(len(x), 3, dtype=x.dtype, device=x.device)  # (n, 3)
         mix = (self.to_stains.to(x) * factors[:, None]) @ self.to_colours.to(x)  # (n, 3, 3)
         density = -x.clamp_min(1e-3).log().flatten(2)  # (n, 3, s²); black would be infinitely dense
@@ -55,9 +62,15 @@ class Dihedral(nn.Module):
     """One of the eight rotations by right angles and mirror images, drawn for each patch; tissue has no upright."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (n, 3, s, s), turned; in evaluation mode the images themselves."""
+        """Images (n, 3, s, s), turned; in evaluation mode the images themselves.
+
+        Raises:
+            ValueError: in training, if these are no square images.
+        """
         if not self.training:
             return x
+        if x.ndim != 4 or x.shape[2] != x.shape[3]:
+            raise ValueError(f"x: expected images (n, 3, s, s), got shape {tuple(x.shape)}")
         coins = torch.rand(3, len(x), 1, 1, 1, device=x.device) < 0.5
         for coin, changed in zip(coins, (lambda y: y.flip(-1), lambda y: y.flip(-2), lambda y: y.mT), strict=True):
             x = torch.where(coin, changed(x), x)
@@ -75,6 +88,9 @@ def normalise_lab(bags: Bags) -> Bags:
 
     Returns:
         The same bags with changed colours, uint8.
+
+    Raises:
+        ValueError: if the instances are no such images.
     """
     with from_extra("histology", "normalise_lab needs scikit-image"):
         from skimage.color import lab2rgb, rgb2lab

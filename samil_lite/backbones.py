@@ -14,6 +14,7 @@ from samil_lite.bags import Bags
 from samil_lite.training import default_device
 
 BACKBONES = ("resnet18", "alexnet")
+ALEXNET_SIDE = 63  # smaller images have nothing left after its last pooling
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of red, green and blue in [0, 1]; torchvision's weights expect both
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -53,16 +54,20 @@ def frozen_features(
         The same bags with instances (N, d), floating point, on the device of the images; everything else is kept.
 
     Raises:
-        ValueError: if there is no such backbone, the images are no colour images from 0 to 1, or the module returns
-            something other than (n, d).
+        ValueError: if there is no such backbone, the images are no colour images from 0 to 1 or too small for it, or
+            the module returns something other than (n, d).
         ImportError: if a name is given and torchvision is missing or does not fit the installed torch.
         OSError: if the weights cannot be downloaded.
     """
+    if not isinstance(bags, Bags):
+        raise ValueError(f"bags: expected Bags of colour images, got {type(bags).__name__}")
     x = bags.instances
     if x.ndim != 4 or x.shape[1] != 3:
         raise ValueError(f"bags: expected colour images of shape (N, 3, height, width), got {tuple(x.shape)}")
     if x.dtype != torch.uint8 and (x.min() < 0 or x.max() > 1):
         raise ValueError(f"bags: expected images from 0 to 1 or uint8, got {x.min():.4g} to {x.max():.4g}")
+    if backbone == "alexnet" and min(x.shape[2:]) < ALEXNET_SIDE:
+        raise ValueError(f"bags: alexnet expects images of at least 63 × 63, got {x.shape[2]} × {x.shape[3]}")
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
     network = backbone if isinstance(backbone, nn.Module) else _pretrained(backbone)
@@ -103,6 +108,7 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 def _pretrained(name: str) -> nn.Module:
     """One of torchvision's networks with its default weights and without its last layer."""
     if name not in BACKBONES:
+        name = str(name)  # a function or a class, where a module belongs
         close = get_close_matches(name, BACKBONES, n=1, cutoff=0.4)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"backbone: expected a module or one of {', '.join(BACKBONES)}, got {name!r}{hint}")

@@ -190,18 +190,20 @@ def chosen_bags(key: Key, n: int, device: torch.device | str = "cpu") -> Tensor:
     """Numbers of the bags, of n, that an integer, a slice, integers or a mask choose, shape (b,).
 
     Raises:
-        IndexError: if a number is out of range or no bag is chosen.
+        IndexError: if a number is out of range or no integer, or no bag is chosen.
     """
-    index = key if isinstance(key, int | slice) else torch.as_tensor(key, device=device)
-    if isinstance(index, Tensor) and index.dtype != torch.bool:
-        index = index.long()
+    if not isinstance(key, slice):
+        key = key.cpu().numpy() if isinstance(key, Tensor) else np.asarray(key)
+        if key.size and key.dtype.kind not in "biu":  # fractions would be cut off
+            raise IndexError(f"bags[{key}]: expected integers, a slice or a mask, got {key.dtype}")
+        key = key if key.dtype == bool else key.astype(np.int64)
     try:
-        chosen = torch.arange(n, device=device)[index].reshape(-1)  # (b,)
+        chosen = np.arange(n)[key].reshape(-1)  # (b,)
     except IndexError as error:
         raise IndexError(f"bag {key} of {n}: {error}") from None
     if len(chosen) == 0:
         raise IndexError(f"bags[{key}]: expected at least one bag to be chosen of {n}")
-    return chosen
+    return torch.from_numpy(chosen).to(device)
 
 
 def _trusted(**values: Tensor | None) -> Bags:

@@ -24,11 +24,11 @@ class LeNet5(nn.Module):
         self.chunk_size = chunk_size
         self.layers = nn.Sequential(  # (n, 1, 28, 28)
             nn.Conv2d(1, 20, kernel_size=5),  # (n, 20, 24, 24)
+            nn.MaxPool2d(2),  # (n, 20, 12, 12); before the ReLU: the same numbers, and a quarter of them to clip
             nn.ReLU(),
-            nn.MaxPool2d(2),  # (n, 20, 12, 12)
             nn.Conv2d(20, 50, kernel_size=5),  # (n, 50, 8, 8)
-            nn.ReLU(),
             nn.MaxPool2d(2),  # (n, 50, 4, 4)
+            nn.ReLU(),
             nn.Flatten(),  # (n, 800)
             nn.Linear(800, width),  # (n, d)
             nn.ReLU(),
@@ -79,7 +79,7 @@ class PatchCNN(nn.Module):
         side = ((size - 3) // 2 - 2) // 2  # of the last maps: 5 for 27, 6 for 32
         self.layers = nn.Sequential(  # (n, 3, size, size)
             nn.Conv2d(3, 36, kernel_size=4),
-            nn.MaxPool2d(2),  # before the ReLU: the same numbers, and a quarter of them to clip
+            nn.MaxPool2d(2),  # before the ReLU, as in LeNet5
             nn.ReLU(),
             nn.Conv2d(36, 48, kernel_size=3),
             nn.MaxPool2d(2),  # (n, 48, side, side)

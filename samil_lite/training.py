@@ -140,6 +140,7 @@ def fit(
 @torch.no_grad()
 def predict(model: nn.Module, bags: BagSource, bags_per_step: int = 32) -> MILOutput:
     """Output of a model on many bags, without gradients, in evaluation mode, on the CPU; its mode stays as it was."""
+    _check_arguments(bags_per_step=bags_per_step)
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()

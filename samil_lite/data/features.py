@@ -1,7 +1,7 @@
 """Feature bags: slides whose patches were turned into features before, read from their files when they are needed."""
 
-import pickle
 import re
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -110,9 +110,12 @@ class FeatureBags:
             if tuple(features.shape) != expected or (self.has_coordinates and coords is None):
                 raise ValueError(f"{path} has changed: it had {expected} features, now {tuple(features.shape)}")
             try:
-                return _float32(features), _float32(coords) if self.has_coordinates else None
-            except OSError as error:
+                x, xy = _float32(features), _float32(coords) if self.has_coordinates else None
+            except (OSError, RuntimeError) as error:
                 raise ValueError(f"{path} is broken: {error}") from error
+        if xy is not None and not xy.isfinite().all():
+            raise ValueError(f"{path}: expected finite coords, got NaN or infinity")
+        return x, xy
 
     def __repr__(self) -> str:
         labels = "no labels" if self.labels is None else f"labels {dict(sorted(Counter(self.labels.tolist()).items()))}"
@@ -155,12 +158,12 @@ def feature_bags(
         folder: that has the files. Others than `.h5` and `.pt` are left alone. If it has neither, its `h5_files` is
             looked into, then `pt_files`.
         table: path of a CSV file, all of whose columns are read as text, or a data frame. The bags come in its order.
-        label: column of the labels: integers from 0, kept as they are, or names, numbered in sorted order. None: the
-            bags have no labels.
+        label: column of the labels: integers from 0, kept as they are, or names, numbered in sorted order; a blank, NA
+            or NaN is a missing label. None: the bags have no labels.
         bag: column of the names of the bags, which are those of the files without `.h5` or `.pt`.
         allow_unlisted: whether the folder may have files that the table does not list; they are left out.
-        verify: whether to read all features once, in search of NaN and infinity, which are found in training
-            otherwise.
+        verify: whether to read all features and coordinates once, in search of NaN and infinity, which are found in
+            training otherwise.
 
     Returns:
         `FeatureBags`, whose `labels` and `group(column)` are at hand without reading.
@@ -204,19 +207,23 @@ def _read_table(table: str | Path | pd.DataFrame) -> pd.DataFrame:
     if not Path(table).is_file():
         raise FileNotFoundError(f"table: {table} is not a file; expected a CSV with a row for each bag")
     try:
-        return pd.read_csv(table, dtype=str, keep_default_na=False)  # as text, or slide 007 would become 7
-    except ValueError as error:  # pandas' errors of parsing, and those of the decoder
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows with more cells than the header has
+            # As text, or slide 007 would become 7.
+            return pd.read_csv(table, dtype=str, keep_default_na=False, index_col=False)
+    except (ValueError, pd.errors.ParserWarning) as error:  # pandas' errors of parsing, and those of the decoder
         raise ValueError(f"table: {table} is not a readable CSV: {error}") from error
 
 
 def _check_columns(table: pd.DataFrame, *columns: str) -> None:
     for column in columns:
-        if column not in table.columns:
-            raise ValueError(f"table: expected a column {column!r}, got {', '.join(map(str, table.columns))}")
+        if (times := list(table.columns).count(column)) != 1:
+            which = f"{'one' if times else 'a'} column {column!r}"
+            raise ValueError(f"table: expected {which}, got {', '.join(map(str, table.columns))}")
 
 
 def _is_missing(value: Any) -> bool:
-    return bool(pd.isna(value)) or not str(value).strip()
+    return bool(pd.isna(value)) or str(value).strip().lower() in ("", "na", "nan")
 
 
 def _files(folder: Path, names: list[str], allow_unlisted: bool) -> dict[str, Path]:
@@ -252,13 +259,14 @@ def _labels(names: list[str], column: pd.Series, label: str) -> tuple[Tensor, tu
     for name, value in zip(names, column, strict=True):
         if _is_missing(value):
             raise ValueError(f"column {label!r}: expected a label for each bag, but {name} has none")
-    if all(re.fullmatch(r"\d{1,9}", text) for text in texts):
+    integer, number = re.compile(r"\d{1,9}"), re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+    if all(map(integer.fullmatch, texts)):
         return torch.tensor([int(text) for text in texts]), None
-    for name, text in zip(names, texts, strict=True):
-        if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE):
-            raise ValueError(
-                f"column {label!r}: expected integers from 0 in all rows, or names of classes, got {text!r} for {name}"
-            )
+    if numbers := [(text, name) for text, name in zip(texts, names, strict=True) if number.fullmatch(text)]:
+        text, name = next((pair for pair in numbers if not integer.fullmatch(pair[0])), numbers[0])
+        raise ValueError(
+            f"column {label!r}: expected integers from 0 in all rows, or names of classes, got {text!r} for {name}"
+        )
     classes = sorted(set(texts))
     return torch.tensor([classes.index(text) for text in texts]), tuple(classes)
 
@@ -297,9 +305,12 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     except OSError as error:
         raise ValueError(f"{path} is broken: {error}") from error
     with file:
-        features, coords = file.get("features"), file.get("coords")
+        try:
+            features, coords, names = file.get("features"), file.get("coords"), ", ".join(map(str, file))
+        except (OSError, RuntimeError) as error:  # its list of contents is damaged
+            raise ValueError(f"{path} is broken: {error}") from error
         if not isinstance(features, h5py.Dataset) or not isinstance(coords, h5py.Dataset | None):
-            raise ValueError(f"{path}: expected a dataset named features, got {', '.join(file) or 'an empty file'}")
+            raise ValueError(f"{path}: expected a dataset named features, got {names or 'an empty file'}")
         yield features, coords
 
 
@@ -307,10 +318,12 @@ def _tensor(path: Path) -> Tensor:
     """The tensor of a file, mapped to memory: its numbers are read at first use."""
     try:
         x = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a file can be damaged in many ways
         raise ValueError(f"{path} is broken or holds more than a tensor: {error}") from error
     if not isinstance(x, Tensor):
         raise ValueError(f"{path}: expected a tensor of features (n, d), got {type(x).__name__}")
+    if x.layout != torch.strided or x.is_nested or x.is_meta:
+        raise ValueError(f"{path}: expected a dense tensor of features (n, d), got one that is sparse, nested or meta")
     return x.detach()
 
 

@@ -94,7 +94,7 @@ def difas_bags(
     """
     if size < 1 or n_patches < 1:
         raise ValueError(f"size and n_patches: expected at least 1, got {size} and {n_patches}")
-    if stretch is not None and not 0 <= stretch[0] < stretch[1] <= 100:
+    if stretch is not None and not (len(stretch) == 2 and 0 <= stretch[0] < stretch[1] <= 100):
         raise ValueError(f"stretch: expected two ascending percentiles from 0 to 100, got {stretch}")
     _otsu()
     images = _find(folder, species)
@@ -130,6 +130,9 @@ def difas_preparations(folder: str | Path | None = None, species: Sequence[str] 
     Images of one preparation look alike, so folds should keep them together: train on one preparation, test on the
     other. The authors' file lists split images by number, 1 to 10 and from 11 on; this function takes that split for
     the two preparations, since the file names say no more.
+
+    Raises:
+        FileNotFoundError, ValueError: as `difas_bags`; images are not opened.
     """
     return torch.tensor([int(image.number > 10) for image in _find(folder, species)])
 

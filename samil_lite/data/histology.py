@@ -9,7 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from samil_lite.bags import Bags
-from samil_lite.data.images import check_room, data_folder, find_images, image_size, natural, read_rgb
+from samil_lite.data.images import check_room, data_folder, find_images, image_size, is_hidden, natural, read_rgb
 
 NUCLEI = ("others", "epithelial", "fibroblast", "inflammatory")  # instance labels 0 … 3 of colon
 COLON_SOURCE = "https://warwick.ac.uk/fac/cross_fac/tia/data/crchistolabelednucleihe"
@@ -64,7 +64,7 @@ def colon_bags(folder: str | Path | None = None, size: int = 27) -> Bags:
 
 
 def colon_names(folder: str | Path | None = None) -> list[str]:
-    """Names of the images, img1 and on, in the order of `colon_bags`."""
+    """Names of the images, img1 and on, in the order of `colon_bags`; FileNotFoundError as there."""
     return [path.stem for path in _colon_images(folder)]
 
 
@@ -104,6 +104,8 @@ def breast_bags(folder: str | Path | None = None, drop_white: bool = True, size:
     Raises:
         FileNotFoundError: if the folder is not there or has no image.
         ValueError: if an image is broken, smaller than a patch, there twice, or its name has no slide and no label.
+            Twice are also ytma10_010704_benign1_ccd.tif and ytma10_010704_benign1.tif, as masks of the nuclei are
+            called: keep them in another folder.
     """
     if size < 1:
         raise ValueError(f"size: expected at least 1, got {size}")
@@ -117,7 +119,11 @@ def breast_bags(folder: str | Path | None = None, drop_white: bool = True, size:
 
 
 def breast_slides(folder: str | Path | None = None) -> list[str]:
-    """The slide of each image, such as ytma10_010704, in the order of `breast_bags`; folds must not divide one."""
+    """The slide of each image, such as ytma10_010704, in the order of `breast_bags`; folds must not divide one.
+
+    Raises:
+        FileNotFoundError, ValueError: as `breast_bags`; images are not opened.
+    """
     return [path.stem[: path.stem.index("_", path.stem.index("_") + 1)] for path in _breast_images(folder)]
 
 
@@ -125,14 +131,14 @@ def _colon_images(folder: str | Path | None) -> list[Path]:
     """The images, each with its four lists beside it."""
     root = data_folder(folder, "colon", COLON_SOURCE)
     found = [root] if root.name == "Classification" else sorted(root.glob("**/Classification"))
-    found = [p for p in found if "__MACOSX" not in p.parts]  # a shadow of every folder that some archives bring along
+    found = [p for p in found if not any(map(is_hidden, p.relative_to(root).parts))]
     if len(found) != 1:
         raise FileNotFoundError(f"{root}: expected one folder Classification in it, found {len(found)}")
-    folders = sorted((p for p in found[0].iterdir() if p.is_dir()), key=lambda p: natural(p.name))
+    folders = [p for p in found[0].iterdir() if p.is_dir() and not is_hidden(p.name)]
     if not folders:
         raise FileNotFoundError(f"{found[0]}: expected folders img1, img2, …, found none")
     images = []
-    for one in folders:
+    for one in sorted(folders, key=lambda p: natural(p.name)):
         path = find_images(one).get(one.name)
         if path is None:
             raise FileNotFoundError(f"{one / one.name}.bmp: no such image")
@@ -156,6 +162,8 @@ def _nuclei(image: Path, size: int) -> tuple[np.ndarray, Tensor]:
             found = loadmat(path)["detection"]
         except Exception as error:  # of many kinds: not a .mat, cut off, no `detection`
             raise ValueError(f"{path}: expected `detection` of shape (n, 2), got {error!r}") from error
+        if not isinstance(found, np.ndarray):
+            raise ValueError(f"{path}: expected `detection` of shape (n, 2), got {type(found).__name__}")
         if found.dtype.kind not in "uif" or (found.size and (found.ndim != 2 or found.shape[1] != 2)):
             raise ValueError(f"{path}: expected `detection` of shape (n, 2), got {found.dtype} of {found.shape}")
         found = found.astype(np.float32).reshape(-1, 2)  # (n, 2); MATLAB writes "none" as (0, 2) or (0, 0)
@@ -198,16 +206,18 @@ def _breast_images(folder: str | Path | None) -> list[Path]:
     root = data_folder(folder, "breast", BREAST_SOURCE)
     images: dict[str, Path] = {}
     for one in (root, *sorted(p for p in root.rglob("*") if p.is_dir())):
+        if any(map(is_hidden, one.relative_to(root).parts)):
+            continue
         for stem, path in find_images(one).items():
-            if stem in images:
-                raise ValueError(f"{path}: the same image is there as {images[stem]}; keep one of them")
-            images[stem] = path
+            name = re.match(r"ytma\d+_\d+_(benign|malignant)\d+", stem)
+            if not name:
+                raise ValueError(f"{path}: expected a name such as ytma10_010704_benign1_ccd{path.suffix}")
+            if name[0] in images:  # a copy, or a mask of it
+                raise ValueError(f"{path}: the same image is there as {images[name[0]]}; keep one of them")
+            images[name[0]] = path
     if not images:
         raise FileNotFoundError(f"{root}: expected images such as ytma10_010704_benign1_ccd.tif, found none")
-    for stem, path in images.items():
-        if not re.fullmatch(r"ytma\d+_\d+_(benign|malignant)\d+.*", stem):
-            raise ValueError(f"{path}: expected a name such as ytma10_010704_benign1_ccd{path.suffix}")
-    return [images[stem] for stem in sorted(images, key=natural)]
+    return sorted(images.values(), key=lambda path: natural(path.stem))
 
 
 def _grid(pixels: np.ndarray, size: int, drop_white: bool) -> tuple[np.ndarray, np.ndarray]:

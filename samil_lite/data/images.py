@@ -49,12 +49,17 @@ def find_images(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir(), key=lambda path: natural(path.name)):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or is_hidden(path.name):
             continue
         if path.stem in found:
             raise ValueError(f"{path}: the same image is there as {found[path.stem].name}; keep one of them")
         found[path.stem] = path
     return found
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or a folder of this name was left by a system or an editor: .DS_Store, ._img1.bmp, __MACOSX."""
+    return name.startswith((".", "__MACOSX"))
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -87,21 +92,33 @@ def check_room(path: Path, shape: tuple[int, int], size: int, what: str) -> None
         raise ValueError(f"{path}: {width} × {height} pixels, too small for {what} of {size} × {size}")
 
 
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The image in red, green and blue of 8 bits each.
+
+    Raises:
+        ValueError: if it has larger numbers, which Pillow would cut off at 255.
+    """
+    if image.mode[0] in "IF":
+        raise ValueError(f"expected 8 bits a channel, got Pillow's mode {image.mode}")
+    return image.convert("RGB")
+
+
 def read_rgb(path: Path) -> np.ndarray:
     """Pixels of an image, (height, width, 3): uint16 for a TIFF of 16 bits, else uint8.
 
     Raises:
-        ValueError: if it cannot be decoded.
+        ValueError: if it cannot be decoded, or has more than 8 bits and is no TIFF.
     """
     try:
         with Image.open(path) as image:
             if max(getattr(image, "tag_v2", {}).get(258, (8,))) <= 8:  # bits of each channel
-                return np.asarray(image.convert("RGB"))
+                return np.asarray(to_rgb(image))
+            width, height = image.size
         pixels = _tifffile()(path).squeeze()  # Pillow would cut 16 bits down to 8
-        pixels = np.repeat(pixels[:, :, None], 3, 2) if pixels.ndim == 2 else pixels[:, :, :3]
-        if pixels.dtype != np.uint16 or pixels.shape[2] != 3:
+        pixels = np.repeat(pixels[:, :, None], 3, 2) if pixels.ndim == 2 else pixels
+        if pixels.dtype != np.uint16 or pixels.shape not in ((height, width, 3), (height, width, 4)):
             raise ValueError(f"expected 3 channels of uint16, got {pixels.dtype} of shape {pixels.shape}")
-        return pixels
+        return pixels[:, :, :3]
     except ImportError:
         raise
     except Exception as error:

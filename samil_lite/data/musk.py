@@ -2,7 +2,6 @@
 
 import importlib.resources
 import importlib.util
-import zipfile
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
@@ -62,7 +61,7 @@ def musk_bags(number: int = 1, folder: str | Path | None = None) -> Bags:
         ValueError: if `number` is another one, or a file is broken or has not the counts above.
         FileNotFoundError: if the file is in none of these places.
     """
-    if number not in COUNTS:
+    if number not in tuple(COUNTS):
         raise ValueError(f"number: expected 1 or 2, got {number!r}")
     path = (data_root() / "musk" if folder is None else Path(folder)) / f"musk{number}.npz"
     table = _table_in_mil(number) if folder is None and not path.exists() else None
@@ -106,13 +105,15 @@ def _from_npz(path: Path) -> Parts:
         # NumPy leaves a damaged archive open where it opened it itself.
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             return file["X"], file["bag"], file["y"]
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # an archive can be damaged in many ways
         raise ValueError(f"{path} is broken: expected a NumPy archive with X, bag and y; {error}") from error
 
 
 def _bags(number: int, source: str, rows: np.ndarray, bag: np.ndarray, labels: np.ndarray) -> Bags:
     """Bags, if they are as many as they must be."""
     n_bags, n_positive, n = COUNTS[number]
+    if any(part.dtype.kind not in "biuf" for part in (rows, bag, labels)):
+        raise ValueError(f"{source} is broken: expected numbers, got {rows.dtype}, {bag.dtype}, {labels.dtype}")
     if rows.shape != (n, WIDTH) or bag.shape != (n,) or labels.shape != (n_bags,):
         raise ValueError(
             f"{source} is not musk{number}: expected rows ({n}, {WIDTH}), bags ({n},), labels ({n_bags},), "

@@ -10,7 +10,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from samil_lite.bags import Bags
-from samil_lite.data.images import check_chosen, check_room, data_folder, find_images, image_size, natural
+from samil_lite.data.images import check_chosen, check_room, data_folder, find_images, image_size, natural, to_rgb
 from samil_lite.extras import from_extra
 
 BASES = tuple(f"Base{department}{part}" for department in (1, 2, 3) for part in (1, 2, 3, 4))
@@ -100,8 +100,9 @@ def messidor_bags(
 
     Raises:
         FileNotFoundError: if the folder, a base, its table or an image is not there.
-        ValueError: if an argument is out of range; if a table lacks a column, has a grade out of range or a name twice,
-            or does not list an image; if an image is broken, too small or all black. The message names the file.
+        ValueError: if an argument is out of range; if a table lacks a column or a name, has a grade out of range or a
+            name twice, or does not list an image; if an image is broken, has more than 8 bits a channel, or is too
+            small or all black. The message names the file.
             Tables and the headers of all images are checked before any image is decoded.
         ImportError: if a table is .xls and xlrd is not installed.
     """
@@ -110,6 +111,8 @@ def messidor_bags(
         raise ValueError(f"size, stride and height: expected at least 1, got {size}, {stride} and {height}")
     if max_black is not None and not 0 <= max_black <= 1:
         raise ValueError(f"max_black: expected a share from 0 to 1 or None, got {max_black}")
+    if not 0 <= black_level <= 255:
+        raise ValueError(f"black_level: expected a value from 0 to 255, got {black_level}")
     table = messidor_table(folder, bases=bases, errata=errata)
     paths = table["path"].tolist()
     shapes = [_resized(path, size, height) for path in paths]
@@ -165,7 +168,9 @@ def _base_table(root: Path, base: str, errata: bool) -> pd.DataFrame:
         raise ValueError(f"{path}: no column {missing[0]!r}, only {', '.join(map(repr, table))}")
     table = table[[column for column in COLUMNS if column in table]].rename(columns=COLUMNS)
     table = table.dropna(how="all")
-    table["name"] = table["name"].astype(str).str.strip()
+    table["name"] = ["" if pd.isna(name) else str(name).strip() for name in table["name"]]
+    if (unnamed := table["name"] == "").any():
+        raise ValueError(f"{path}: expected an image name in each row, but row {table.index[unnamed][0] + 2} has none")
     table["stem"] = table["name"].map(lambda name: Path(name).stem)  # images may have been converted
     grades = pd.to_numeric(table["grade"], errors="coerce")
     if not (good := grades.isin(range(4))).all():
@@ -212,7 +217,10 @@ def _read_table(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path) if path.suffix.lower() == ".csv" else pd.read_excel(path, engine="xlrd")
     except Exception as error:  # each reader fails in its own way
         raise ValueError(f"{path}: cannot be read as a table: {error}") from error
-    return table.rename(columns=lambda column: str(column).strip())  # one official name ends with a blank
+    table = table.rename(columns=lambda column: str(column).strip())  # one official name ends with a blank
+    if (twice := table.columns.duplicated()).any():
+        raise ValueError(f"{path}: two columns are called {table.columns[twice][0]!r}")
+    return table
 
 
 def _apply_errata(table: pd.DataFrame, base: str, path: Path) -> pd.DataFrame:
@@ -245,7 +253,7 @@ def _read(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """Pixels (height, width, 3), uint8, of an image brought to (width, height)."""
     try:
         with Image.open(path) as image:
-            rgb = image.convert("RGB")
+            rgb = to_rgb(image)
     except Exception as error:
         raise ValueError(f"{path}: cannot be decoded: {error}") from error
     return np.asarray(rgb if rgb.size == shape else rgb.resize(shape, Image.Resampling.BILINEAR))
