@@ -198,7 +198,7 @@ def chosen_bags(key: Key, n: int, device: torch.device | str = "cpu") -> Tensor:
             raise IndexError(f"bags[{key}]: expected integers, a slice or a mask, got {key.dtype}")
         key = key if key.dtype == bool else key.astype(np.int64)
     try:
-        chosen = np.arange(n)[key].reshape(-1)  # (b,)
+        chosen = np.arange(n)[key].flatten()  # (b,)
     except IndexError as error:
         raise IndexError(f"bag {key} of {n}: {error}") from None
     if len(chosen) == 0:

@@ -24,8 +24,8 @@ class Small(nn.Module):
         return self.layers(x)
 
 
-def example(dtype=torch.uint8):
-    x = torch.randint(0, 256, (7, 3, 9, 8), dtype=torch.uint8)
+def example(dtype=torch.uint8, height=9, width=8):
+    x = torch.randint(0, 256, (7, 3, height, width), dtype=torch.uint8)
     return Bags(
         x if dtype == torch.uint8 else x.to(dtype) / 255,
         torch.tensor([0, 4, 5, 7]),
@@ -121,6 +121,14 @@ def test_progress_can_be_shown(capsys):
         (Bags(torch.rand(3, 1, 9, 9), torch.tensor([0, 3])), {}, r"expected colour images .* got \(3, 1, 9, 9\)"),
         (Bags(torch.full((3, 3, 9, 9), 1.5), torch.tensor([0, 3])), {}, "images from 0 to 1 or uint8, got 1.5 to 1.5"),
         (Bags(torch.full((3, 3, 9, 9), -0.5), torch.tensor([0, 3])), {}, "images from 0 to 1 or uint8, got -0.5"),
+        ([torch.rand(3, 3, 9, 9)], {}, "bags: expected Bags of colour images, got list"),
+        (
+            example(height=62, width=70),
+            {"backbone": "alexnet"},
+            "alexnet expects images of at least 63 × 63, got 62 × 70",
+        ),
+        (example(), {"backbone": Small}, "backbone: expected a module or one of resnet18, alexnet, got .*Small"),
+        (example(), {"backbone": None}, "backbone: expected a module or one of resnet18, alexnet, got 'None'"),
         (example(), {"batch_size": 0}, "batch_size: expected at least 1, got 0"),
         (example(), {"backbone": "resnet81"}, "one of resnet18, alexnet, got 'resnet81'; did you mean 'resnet18'"),
         (example(), {"backbone": "zzz"}, "one of resnet18, alexnet, got 'zzz'$"),
@@ -173,7 +181,7 @@ def torchvision(monkeypatch):
 
 @pytest.mark.parametrize(("name", "width"), [("resnet18", 16), ("alexnet", 5)])
 def test_names_stand_for_pretrained_networks_without_their_heads(torchvision, name, width):
-    bags = example()
+    bags = example(height=63, width=64)
     out = features(bags, name, device="cpu")
     assert out.instances.shape == (7, width)
     network = torchvision.made[name].eval()

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -59,6 +60,8 @@ def test_bags_one_by_one_make_the_batch(sizes):
         ([2, 0, 2], [2, 0, 2]),
         (torch.tensor([True, False, True]), [0, 2]),
         (np.array([1, 0]), [1, 0]),
+        (slice(None, None, -1), [2, 1, 0]),
+        (pd.Series([True, False, True], index=[2, 7, 8]), [0, 2]),
     ],
 )
 def test_indexing(key, chosen):
@@ -74,6 +77,12 @@ def test_indexing(key, chosen):
 @pytest.mark.parametrize("key", [3, -4, [0, 3], torch.tensor([True]), slice(3, None)])
 def test_indexing_out_of_range(key):
     with pytest.raises(IndexError):
+        example()[key]
+
+
+@pytest.mark.parametrize("key", [0.9, [0.5, 1.5], torch.tensor([1.0]), "img1", None])
+def test_indexing_by_what_is_no_number(key):
+    with pytest.raises(IndexError, match=r"expected integers, a slice or a mask, got (float|<U4|object)"):
         example()[key]
 
 

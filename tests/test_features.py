@@ -81,6 +81,7 @@ def test_coordinates_are_those_of_the_file(tmp_path):
         (-1, [7]),
         (np.int64(2), [2]),
         (slice(5, None), [5, 6, 7]),
+        (slice(None, None, -3), [7, 4, 1]),
         ([2, 0, 2], [2, 0, 2]),
         (torch.tensor([7, 1], dtype=torch.uint8), [7, 1]),
         (np.array([1, 0]), [1, 0]),
@@ -233,6 +234,17 @@ def edit_h5(path, **datasets):
                 file[name] = x
 
 
+def cut_old(path):
+    """The format before PyTorch 1.6, cut off inside a number."""
+    torch.save(torch.ones(4, 16), path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes()[:18])
+
+
+def on_two_disks(path):
+    """A damaged number at the end of the archive."""
+    path.write_bytes(path.read_bytes().replace(b"PK\x06\x07\0\0\0\0", b"PK\x06\x07\5\0\0\0"))
+
+
 X = np.zeros((4, 16), np.float32)
 
 
@@ -240,7 +252,12 @@ X = np.zeros((4, 16), np.float32)
     ("path", "change", "message"),
     [
         ("slide_1.h5", lambda p: p.write_bytes(p.read_bytes()[:900]), r"slide_1.h5 is broken: .*truncated"),
+        ("slide_1.h5", lambda p: p.write_bytes(p.read_bytes().replace(b"HEAP", b"heap")), r"slide_1.h5 is broken: "),
         ("slide_2.pt", lambda p: p.write_bytes(p.read_bytes()[:900]), r"slide_2.pt is broken or holds more"),
+        ("slide_2.pt", cut_old, r"slide_2.pt is broken or holds more"),
+        ("slide_2.pt", on_two_disks, r"slide_2.pt is broken or holds more"),
+        ("slide_2.pt", lambda p: torch.save(torch.ones(4, 16).to_sparse(), p), r"slide_2.pt: expected a dense tensor"),
+        ("slide_2.pt", lambda p: torch.save(torch.ones(4, 16).to("meta"), p), r"slide_2.pt: expected a dense tensor"),
         ("slide_2.pt", lambda p: p.write_bytes(b""), r"slide_2.pt is broken or holds more"),
         ("slide_2.pt", lambda p: torch.save(p, p), r"slide_2.pt is broken or holds more"),
         ("slide_2.pt", lambda p: torch.save({"x": 1}, p), r"slide_2.pt: expected a tensor .* got dict"),
@@ -280,6 +297,30 @@ def test_nan_is_named_when_it_is_read(folder, path):
         load(folder, verify=True)
 
 
+def test_coordinates_that_are_not_finite_are_named_when_they_are_read(folder):
+    for name in ("slide_1", "slide_3", "slide_5", "slide_7"):
+        coords = np.full((4, 2), np.nan if name == "slide_3" else 256)
+        edit_h5(folder / f"{name}.h5", features=X, coords=coords)
+    bags = feature_bags(folder, table(folder)[::2], allow_unlisted=True)
+    assert bags[0].coordinates.tolist() == [[256, 256]] * 4
+    with pytest.raises(ValueError, match=r"slide_3.h5: expected finite coords, got NaN or infinity"):
+        bags[:]
+    with pytest.raises(ValueError, match=r"slide_3.h5: expected finite coords"):
+        feature_bags(folder, table(folder)[::2], allow_unlisted=True, verify=True)
+
+
+def test_a_file_that_runs_code_is_refused(folder):
+    class Code:
+        def __reduce__(self):
+            return (folder / "ran").touch, ()
+
+    for options in ({}, {"_use_new_zipfile_serialization": False}):
+        torch.save(Code(), folder / "slide_2.pt", **options)
+        with pytest.raises(ValueError, match=r"slide_2.pt is broken or holds more than a tensor"):
+            load(folder)
+    assert not (folder / "ran").exists()
+
+
 def test_a_file_that_changes_or_breaks_later_is_named(folder):
     bags = load(folder)
     torch.save(torch.ones(3, 16), folder / "slide_2.pt")
@@ -306,6 +347,14 @@ def test_a_file_that_changes_or_breaks_later_is_named(folder):
         (lambda t: t[1:], r"slide_1.h5 is not in the table \(1 file\(s\) are not\); allow_unlisted=True"),
         (lambda t: t.assign(label=[*"0101010", " "]), "column 'label': expected a label .* slide_8 has none"),
         (lambda t: t.assign(label=[0, 1, 0, 1, 0, 1, 0, np.nan]), "column 'label': expected .* slide_8 has none"),
+        (lambda t: t.assign(label=[*"0101010", "NA"]), "column 'label': expected a label .* slide_8 has none"),
+        (lambda t: t.replace("normal", "nan"), "column 'label': expected a label .* slide_1 has none"),
+        (lambda t: t.assign(label=[0, 1, 0, -1, 0, 1, 0, 1]), "column 'label': .* got '-1' for slide_4"),
+        (lambda t: t.assign(label=[0, 1, 10**12, 1, 0, 1, 0, 1]), "column 'label': .* got '1000000000000' for slide_3"),
+        (
+            lambda t: pd.concat([t, t["label"]], axis=1),
+            "table: expected one column 'label', got slide_id, label, patient, label",
+        ),
         (lambda t: t.assign(label=np.arange(8) / 8), "column 'label': expected integers .* got '0.0' for slide_1"),
         (lambda t: t.assign(label=[-1, 1] * 4), "column 'label': expected integers from 0 .* got '-1' for slide_1"),
         (lambda t: t.assign(label=[*"abcdefg", 3]), "column 'label': expected integers .* got '3' for slide_8"),
@@ -337,7 +386,9 @@ def test_files_that_are_missing_or_there_twice(folder, tmp_path):
         feature_bags(folder, tmp_path / "labels.csv")
 
 
-@pytest.mark.parametrize("contents", [b"", b"a,b\n1\n1,2,3\n", b"slide_id,label\n\xff\xfe,1\n"])
+@pytest.mark.parametrize(
+    "contents", [b"", b"a,b\n1\n1,2,3\n", b"slide_id,label\n\xff\xfe,1\n", b"slide_id,label\na,b,\n"]
+)
 def test_an_unreadable_table(folder, contents):
     (folder / "labels.csv").write_bytes(contents)
     with pytest.raises(ValueError, match=r"labels.csv is not a readable CSV: "):

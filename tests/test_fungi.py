@@ -201,6 +201,11 @@ def corrupt(path):
         (truncate("CN/CN2.tif", 1000), ValueError, "CN2.tif: (truncated|not an image)"),
         (save("CN/CN2.png", (96, 144)), ValueError, "CN2.tif: the same image is there as CN2.png"),
         (save("CN/CA3.png", (96, 144)), ValueError, "CA3.png: expected a name such as CN1.png in the folder CN"),
+        (
+            lambda f: Image.fromarray(np.full((96, 144), 30_000, np.uint16)).save(f / "CN" / "CN2.tif", "PNG"),
+            ValueError,
+            "CN2.tif: cannot be decoded: expected 8 bits a channel",  # a PNG, which Pillow would cut off at 255
+        ),
         (save("CN/CN2.tif", (20, 144, 3)), ValueError, "CN2.tif: 144 × 20 pixels, too small for crops of 24 × 24"),
         (save("masks/CN/CN2.png", (96, 96)), ValueError, "CN2.png: expected 144 × 96 pixels, as CN2.tif has"),
         (save("masks/CN/CN2.png", (96, 144), 255), ValueError, "CN2.png: expected one channel of 0, 1 and 2"),
@@ -226,6 +231,11 @@ def test_undecodable_image_is_named(two):
         load(two)
     from tifffile import imwrite
 
+    imwrite(path, np.zeros((3, 96, 144), np.uint16), photometric="rgb", planarconfig="separate")
+    with pytest.raises(
+        ValueError, match=r"CN2.tif: .* expected 3 channels of uint16, got uint16 of shape \(3, 96, 144\)"
+    ):
+        load(two)
     imwrite(path, np.zeros((96, 144), np.int16))
     with pytest.raises(ValueError, match=r"CN2.tif: cannot be decoded: expected 3 channels of uint16, got int16"):
         load(two)
@@ -243,6 +253,7 @@ def test_headers_are_checked_before_anything_is_decoded(two, monkeypatch):
     [
         ({"size": 0}, "size and n_patches: expected at least 1, got 0 and 5"),
         ({"n_patches": 0}, "size and n_patches: expected at least 1, got 24 and 0"),
+        ({"stretch": (5,)}, r"stretch: expected two ascending percentiles from 0 to 100, got \(5,\)"),
         ({"stretch": (95, 5)}, r"stretch: expected two ascending percentiles from 0 to 100, got \(95, 5\)"),
         ({"species": ["CA", "BG"]}, "species: expected codes from CA, .*, SC, got 'BG'"),
         ({"species": ["CA", "CA"]}, "species: expected at least one code, each once"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.io import savemat
+from scipy.sparse import coo_array
 
 from samil_lite.data import NUCLEI, breast_bags, breast_slides, colon_bags, colon_names
 from samil_lite.data.histology import _crops, _grid
@@ -98,6 +99,18 @@ def test_a_white_image_keeps_its_darkest_patch():
     assert centres.tolist() == [[47.5, 47.5]]
 
 
+def test_hidden_files_and_folders_are_left_alone(colon, breast):
+    before = colon_bags(colon).instances, breast_bags(breast).instances
+    (images_of(colon) / ".ipynb_checkpoints").mkdir()
+    (images_of(colon) / "__MACOSX").mkdir()
+    (images_of(colon) / "img1" / "._img1.bmp").write_bytes(b"")
+    shutil.copytree(breast / "Bisque", breast / ".Trash")
+    (breast / ".Trash" / "ytma10_010700_benign1_ccd.tif").rename(breast / ".Trash" / "ytma10_010700_benign9_ccd.tif")
+    (breast / "Thumbs.db").write_bytes(b"")
+    assert torch.equal(colon_bags(colon).instances, before[0])
+    assert torch.equal(breast_bags(breast).instances, before[1])
+
+
 def test_formats_and_channels_do_not_matter(breast):
     before = breast_bags(breast).instances
     for path in sorted((breast / "Bisque").iterdir()):
@@ -129,6 +142,12 @@ def cut(path: Path) -> None:
 def sixteen_bits(path: Path) -> None:
     tifffile = pytest.importorskip("tifffile")
     tifffile.imwrite(path, np.zeros((64, 96, 3), np.uint16), photometric="rgb")
+
+
+def grey_sixteen_bits(path: Path) -> None:
+    """PNG, whose numbers Pillow would cut off at 255."""
+    Image.fromarray(np.full((120, 120), 30_000, np.uint16)).save(path.with_suffix(".png"))
+    path.unlink()
 
 
 def no_nuclei(folder: Path) -> None:
@@ -164,6 +183,12 @@ def no_nuclei(folder: Path) -> None:
             ValueError,
             r"img2_others.mat: nucleus \[nan, 5.0\] is outside",
         ),
+        (
+            lambda f: savemat(f / "img2" / "img2_others.mat", {"detection": coo_array(np.ones((3, 2)))}),
+            ValueError,
+            r"img2_others.mat: expected `detection` of shape \(n, 2\), got c",
+        ),
+        (lambda f: grey_sixteen_bits(f / "img2" / "img2.bmp"), ValueError, "img2.png: .* expected 8 bits a channel"),
         (lambda f: no_nuclei(f / "img1"), ValueError, "img1.bmp: has no nucleus"),
         (lambda f: shutil.copy(f / "img1" / "img1.bmp", f / "img1" / "img1.png"), ValueError, "same image is there"),
         (shutil.rmtree, FileNotFoundError, "expected one folder Classification"),
@@ -180,6 +205,12 @@ def test_what_is_wrong_with_colon_is_named(colon, spoil, error, message):
     [
         (lambda f: cut(next(f.iterdir())), ValueError, r"ytma1.*\.tif"),
         (lambda f: shutil.copytree(f, f.with_name("copy")), ValueError, "same image is there"),
+        (
+            lambda f: Image.new("L", (96, 64)).save(f / "ytma10_010700_benign1.TIF"),  # as masks of nuclei are called
+            ValueError,
+            r"ytma10_010700_benign1_ccd.tif: the same image is there as .*ytma10_010700_benign1.TIF",
+        ),
+        (lambda f: grey_sixteen_bits(next(f.iterdir())), ValueError, r"ytma1.*\.png: .* expected 8 bits a channel"),
         (lambda f: next(f.iterdir()).rename(f / "photo.tif"), ValueError, "photo.tif: expected a name such as"),
         (lambda f: [p.unlink() for p in f.iterdir()], FileNotFoundError, "expected images such as ytma10"),
         (lambda f: Image.new("RGB", (20, 20)).save(next(f.iterdir())), ValueError, "too small for patches of 32"),

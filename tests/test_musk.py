@@ -1,4 +1,5 @@
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -131,6 +132,8 @@ def test_without_the_variable_it_is_the_cache(folder, tmp_path, monkeypatch):
         ({"y": lambda x: 2 * x - 1}, "is not musk1: expected labels 0 and 1, 47 of them 1"),
         ({"bag": lambda x: x + 1}, "is not musk1: expected instances of each of the bags 0 to 91"),
         ({"X": lambda x: np.where(x == x[5, 5], np.nan, x)}, "is broken: expected finite numbers"),
+        ({"X": lambda x: x.astype(str)}, "is broken: expected numbers, got <U6, int32, int8"),
+        ({"X": lambda x: x + 1j}, "is broken: expected numbers, got complex128"),
     ],
 )
 def test_a_file_with_other_contents_is_named(folder, tmp_path, change, message):
@@ -140,13 +143,18 @@ def test_a_file_with_other_contents_is_named(folder, tmp_path, change, message):
         musk_bags(1, tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "text", "no key", "pickle"])
+@pytest.mark.parametrize("damage", ["truncated", "text", "no key", "pickle", "damaged", "array"])
 def test_a_broken_file_is_named(folder, tmp_path, damage):
     path, raw = tmp_path / "musk1.npz", (folder / "musk1.npz").read_bytes()
     if damage == "truncated":
         path.write_bytes(raw[: len(raw) // 2])
     elif damage == "text":
         path.write_text("not an archive")
+    elif damage == "damaged":
+        path.write_bytes(raw[:1000] + b"\xff" * 500 + raw[1500:])
+    elif damage == "array":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
     elif damage == "no key":
         np.savez(path, X=np.zeros(3))
     else:
@@ -156,8 +164,9 @@ def test_a_broken_file_is_named(folder, tmp_path, damage):
 
 
 def test_another_number():
-    with pytest.raises(ValueError, match="number: expected 1 or 2, got 3"):
-        musk_bags(3)
+    for number in (3, "1", [1]):
+        with pytest.raises(ValueError, match=f"number: expected 1 or 2, got {re.escape(repr(number))}"):
+            musk_bags(number)
 
 
 @pytest.mark.parametrize("number", [1, 2])

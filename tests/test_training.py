@@ -194,6 +194,13 @@ def test_many_classes():
     assert sl.evaluate(model, bags).accuracy > 0.9
 
 
+@pytest.mark.parametrize("bags_per_step", [0, -1])
+def test_predict_takes_at_least_one_bag_a_step(bags_per_step):
+    for use in (sl.predict, sl.evaluate):
+        with pytest.raises(ValueError, match=f"bags_per_step: expected a number above 0, got {bags_per_step}"):
+            use(toy_model(), toy_bags(), bags_per_step)
+
+
 def test_predict_is_the_model_in_evaluation_mode():
     model, bags = toy_model(dropout=0.5), toy_bags()
     output = sl.predict(model, bags, bags_per_step=7)

@@ -111,7 +111,7 @@ class FeatureBags:
                 raise ValueError(f"{path} has changed: it had {expected} features, now {tuple(features.shape)}")
             try:
                 x, xy = _float32(features), _float32(coords) if self.has_coordinates else None
-            except (OSError, RuntimeError) as error:
+            except OSError as error:
                 raise ValueError(f"{path} is broken: {error}") from error
         if xy is not None and not xy.isfinite().all():
             raise ValueError(f"{path}: expected finite coords, got NaN or infinity")

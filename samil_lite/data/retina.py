@@ -77,10 +77,9 @@ def messidor_bags(
     another the second, in the same order: two pairs are spelled out there, the other eleven follow from the order.
     The one pair whose retinopathy grades disagree (2 and 3) is positive either way.
 
-    The three departments' cameras differ in resolution, so photographs are first brought to one height (bilinear,
-    antialiased, the width in proportion). The grid is centred; what does not fill a patch is left out on both sides.
-    A pixel is black if no channel exceeds `black_level`; a patch with a larger share of black pixels than `max_black`
-    is dropped.
+    Photographs come in three sizes, so they are first brought to one height (bilinear, antialiased, the width in
+    proportion). The grid is centred; what does not fill a patch is left out on both sides. A pixel is black if no
+    channel exceeds `black_level`; a patch with a larger share of black pixels than `max_black` is dropped.
 
     Args:
         folder: with the layout above; None: `messidor` in `$SAMIL_DATA` or in the user's cache folder.

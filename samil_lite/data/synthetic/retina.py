@@ -13,7 +13,7 @@ from samil_lite.data.retina import BASES, CORRECTED_GRADES, DUPLICATES
 
 DEPARTMENTS = {"1": "Department 1", "2": "Department 2", "3": "Department 3"}
 WIDTHS = {"1": 1.5, "2": 1.505, "3": 1.5}  # width by height
-SCALES = {"1": 1.0, "2": 1.55, "3": 1.6}  # as the originals: 960, 1488 and 1536 pixels high
+SCALES = {"1": 1.0, "2": 1.55, "3": 1.6}  # as the heights 960, 1488, 1536 of the set; which is whose is made up
 
 
 def write_messidor(
@@ -34,7 +34,7 @@ def write_messidor(
     Args:
         folder: made if it is not there.
         n_images: in each base.
-        height: of the images of the first department, in pixels; the others' are larger, as in the originals.
+        height: of the images of the first department, in pixels; the others' are larger.
         bases: parts to write, from `BASES`.
         tables: "csv", or "xls" for spreadsheets as the originals are (in the oldest form of that format).
         errata: whether Base11, Base13 and Base33 also get the images that errata are about: the four with their first
