@@ -14,9 +14,9 @@ from samil_lite.data import KEY_DIGITS, mnist_bags
 from samil_lite.encoders import LeNet5
 from samil_lite.experiments.records import changed, starts
 from samil_lite.kernels import KERNELS
-from samil_lite.metrics import attention_auc, paired_interval, weakest_key
+from samil_lite.metrics import attention_auc, bag_metrics, paired_interval, weakest_key
 from samil_lite.models import KERNEL_OF, MILClassifier, build
-from samil_lite.training import evaluate, fit, predict
+from samil_lite.training import fit, predict
 
 TRAINING: dict[str, Any] = {"epochs": 60, "patience": 15, "bags_per_step": 8, "lr": 5e-4, "weight_decay": 1e-4}
 BAGS: dict[str, Any] = {"pool": "full", "mean_size": 10, "std_size": 2, "n_test": 1000, "width": 500}
@@ -83,17 +83,21 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         gamma_lr=config.get("gamma_lr"), gamma_weight_decay=config.get("gamma_weight_decay"),
         seed=seed, progress=False, **{name: config[name] for name in TRAINING},
     )  # fmt: skip
+    test = bags["test"]
+    output = predict(model, test)
+    assert test.labels is not None
     result = {
-        **asdict(evaluate(model, bags["test"])),
+        **asdict(bag_metrics(output.logits, test.labels)),
         "validation_loss": min(history.validation_loss),
         "best_epoch": history.best_epoch,
         "epochs_run": len(history.train_loss),
     }
     for name, values in history.scalars.items():  # γ and the raw α after each epoch
         result[name.rpartition(".")[2] + "_path"] = _rounded(torch.tensor(values))
-    positive = bags["test"][bags["test"].labels == 1]
-    attention = predict(model, positive).attention
-    if attention is not None and positive.instance_labels is not None:
+    if output.attention is not None and test.instance_labels is not None:
+        positive = test[test.labels == 1]
+        attention = output.attention[(test.labels == 1)[test.bag_index]]  # (N of positive bags,)
+        assert positive.instance_labels is not None
         kinds = positive.instance_labels[:, None] == torch.tensor(KEY_DIGITS[assumption])  # (N, 1 or 2 digits)
         weakest = weakest_key(attention, kinds, positive.offsets)
         result["attention_auc"] = float(np.nanmean(attention_auc(attention, kinds.any(1), positive.offsets)))
