@@ -19,7 +19,7 @@ class CheckError(AssertionError):
 
 
 def equal(answer: object, expected: object, what: str, tolerance: float = 1e-6) -> None:
-    """The answer is a number, or a tensor of the shape and values that it should be, up to a relative tolerance."""
+    """The answer has the expected shape, and each number is off by at most tolerance · (1 + |expected|)."""
     a, b = (torch.as_tensor(x, dtype=torch.float64) for x in (answer, expected))
     if a.shape != b.shape:
         raise CheckError(f"{what}: the shape should be {tuple(b.shape)}, not {tuple(a.shape)}")
