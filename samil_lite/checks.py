@@ -19,7 +19,7 @@ class CheckError(AssertionError):
 
 
 def equal(answer: object, expected: object, what: str, tolerance: float = 1e-6) -> None:
-    """The answer has the expected shape, and each number is off by at most tolerance · (1 + |expected|)."""
+    """The answer has the expected shape, and each number is off by at most tolerance · (1 + its size)."""
     a, b = (torch.as_tensor(x, dtype=torch.float64) for x in (answer, expected))
     if a.shape != b.shape:
         raise CheckError(f"{what}: the shape should be {tuple(b.shape)}, not {tuple(a.shape)}")
