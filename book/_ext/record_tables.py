@@ -206,11 +206,11 @@ def patch_goals(seconds):
 def mean(values):
     if values.isna().any() or values.nunique() < 2:  # no weights, or the same weight for every instance
         return "—"
-    return "{:.3f} ({:.3f} to {:.3f})".format(*mean_interval(values))
+    return "{:.3f} ({:.3f}\u00a0to\u00a0{:.3f})".format(*mean_interval(values))
 
 
 def signed(effect, low, high):
-    return f"{effect:+.3f} ({low:+.3f} to {high:+.3f})".replace("-", "−")
+    return f"{effect:+.3f} ({low:+.3f}\u00a0to\u00a0{high:+.3f})".replace("-", "−")  # breaks before the interval only
 
 
 def table_row(*cells):

@@ -69,7 +69,8 @@ def image_ledger(table: pd.DataFrame) -> pd.DataFrame:
             for claim, what, a, b, rule, score in _image_comparisons(runs, data):
                 if (effect := fold_difference(runs, a, b, score)) is not None:
                     rows.append((claim, what, data, grouped, score, gamma, *effect, rule(*effect[1:])))
-    return pd.DataFrame(rows, columns=list(IMAGE_COLUMNS)).sort_values("claim", kind="stable", ignore_index=True)
+    found = pd.DataFrame(rows, columns=list(IMAGE_COLUMNS))
+    return found.sort_values(["claim", "data", "grouped"], kind="stable", ignore_index=True)
 
 
 def _image_comparisons(runs: pd.DataFrame, data: str) -> Iterator[ImageComparison]:
