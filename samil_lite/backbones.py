@@ -67,7 +67,8 @@ def frozen_features(
     if x.dtype != torch.uint8 and (x.min() < 0 or x.max() > 1):
         raise ValueError(f"bags: expected images from 0 to 1 or uint8, got {x.min():.4g} to {x.max():.4g}")
     if backbone == "alexnet" and min(x.shape[2:]) < ALEXNET_SIDE:
-        raise ValueError(f"bags: alexnet expects images of at least 63 × 63, got {x.shape[2]} × {x.shape[3]}")
+        least = f"{ALEXNET_SIDE} × {ALEXNET_SIDE}"
+        raise ValueError(f"bags: alexnet expects images of at least {least}, got {x.shape[2]} × {x.shape[3]}")
     if batch_size < 1:
         raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
     network = backbone if isinstance(backbone, nn.Module) else _pretrained(backbone)

@@ -95,8 +95,9 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     for name, values in history.scalars.items():  # γ and the raw α after each epoch
         result[name.rpartition(".")[2] + "_path"] = _rounded(torch.tensor(values))
     if output.attention is not None and test.instance_labels is not None:
-        positive = test[test.labels == 1]
-        attention = output.attention[(test.labels == 1)[test.bag_index]]  # (N of positive bags,)
+        is_positive = test.labels == 1  # (B,)
+        positive = test[is_positive]
+        attention = output.attention[is_positive[test.bag_index]]  # (N of positive bags,)
         assert positive.instance_labels is not None
         kinds = positive.instance_labels[:, None] == torch.tensor(KEY_DIGITS[assumption])  # (N, 1 or 2 digits)
         weakest = weakest_key(attention, kinds, positive.offsets)
