@@ -3,6 +3,7 @@
 import json
 from math import isnan
 
+import numpy as np
 from docutils import nodes
 from docutils.parsers.rst import Directive, directives
 from docutils.statemachine import StringList
@@ -10,9 +11,10 @@ from docutils.statemachine import StringList
 from samil_lite.data import KEY_DIGITS
 from samil_lite.experiments import RESULTS, image_ledger, ledger, load_table, mnist, scores, tabular
 from samil_lite.kernels import KERNELS
-from samil_lite.metrics import mean_interval
-from samil_lite.models import MODELS
+from samil_lite.metrics import mean_interval, paired_interval
+from samil_lite.models import KERNEL_OF, MODELS
 
+ATTENTION_MODELS = ("abmilp", "gated-abmilp", *KERNEL_OF)  # the models of the learning curves
 BENCHMARKS = ("attention", "bags", "histology")  # records of benchmarks/*.py
 
 
@@ -59,6 +61,48 @@ class MnistResults(Table):
         return rows[:2] + [text for _, text in sorted(rows[2:])]
 
 
+class MnistCurves(Table):
+    """Mean test AUC of every model under one assumption, by number of training bags."""
+
+    required_arguments = 1  # the assumption
+
+    def rows(self):
+        table = load_table(RESULTS / "mnist")
+        table = table[(table["assumption"] == self.arguments[0]) & table["model"].isin(ATTENTION_MODELS)]
+        sizes = [str(n) for n in sorted(table["n_bags"].unique())]
+        cells = {}
+        for row in mnist.summary(table).itertuples():
+            mark = "\u00a0▲" if row.low > 0 else "\u00a0▼" if row.high < 0 else ""
+            model = MODELS.index(row.model), gamma_of(row)
+            cells.setdefault(model, {})[str(row.n_bags)] = f"{row.mean:.3f}{mark}"
+        head = table_head("Model", "γ from", *sizes).splitlines()
+        found = sorted(cells.items())
+        return head + [table_row(name_of(MODELS[m]), g, *(c.get(n, "—") for n in sizes)) for (m, g), c in found]
+
+
+class PaperSetting(Table):
+    """Test AUC with the paper's learning rate and batch, beside that of the recorded runs of the same seeds."""
+
+    def rows(self):
+        rows = [table_head("Assumption", "Model", "γ from", "Runs", "Test AUC", "As chosen, same bags", "Difference")]
+        chosen = load_table(RESULTS / "mnist").query("n_bags == 200")
+        trials = load_table(RESULTS / "mnist_settings")
+        of_paper = np.logical_and.reduce([trials[name] == value for name, value in mnist.PAPER.items()])
+        # Merging takes NaN, the γ of models without self-attention, for equal to itself.
+        pairs = trials[of_paper].merge(chosen, on=["assumption", "model", "gamma", "seed"], suffixes=("", "_chosen"))
+        order = [*KEY_DIGITS, *MODELS].index
+        pairs = pairs.sort_values(
+            ["assumption", "model", "gamma"], key=lambda c: c if c.name == "gamma" else c.map(order)
+        )
+        for _, runs in pairs.groupby(["assumption", "model", "gamma"], dropna=False, sort=False):
+            first = next(runs.itertuples())
+            where = first.assumption, name_of(first.model), gamma_of(first), str(len(runs))
+            means = [f"{runs[name].mean():.3f}" for name in ("auc", "auc_chosen")]
+            effect = "—" if len(runs) < 3 else signed(*paired_interval(runs["auc"], runs["auc_chosen"]))
+            rows.append(table_row(*where, *means, effect))
+        return "\n".join(rows).splitlines()
+
+
 class MnistLedger(Table):
     """Every comparison behind the verdicts on the paper's claims about MNIST."""
 
@@ -95,7 +139,7 @@ class CrossValidation(Table):
             numbers = [f"{getattr(row, n):.2f}\u00a0±\u00a0{getattr(row, f'{n}_error'):.2f}" for n in scores.SCORES]
             d = differences.get((row.model, gamma_of(row)))
             effect = signed(d.difference, d.low, d.high) if d else "—"
-            name = row.model.replace("-", "\u2011"), gamma_of(row)
+            name = name_of(row.model), gamma_of(row)
             tables[0].append(table_row(*name, *numbers[:5]))
             tables[1].append(table_row(*name, str(row.repeats), *numbers[5:], effect))
         return "\n".join([*tables[0], "", *tables[1]]).splitlines()
@@ -221,6 +265,10 @@ def table_head(*names):
     return f"{table_row(*names)}\n{'|---' * len(names)}|"
 
 
+def name_of(model):
+    return model.replace("-", "\u2011")  # a hyphen that does not break
+
+
 def gamma_of(row):
     return "—" if isnan(row.gamma) else f"{row.gamma:g}"
 
@@ -228,6 +276,8 @@ def gamma_of(row):
 def setup(app):
     app.add_directive("chapters", Chapters)
     app.add_directive("mnist-results", MnistResults)
+    app.add_directive("mnist-curves", MnistCurves)
+    app.add_directive("paper-setting", PaperSetting)
     app.add_directive("mnist-ledger", MnistLedger)
     app.add_directive("cross-validation", CrossValidation)
     app.add_directive("image-ledger", ImageLedger)
