@@ -1,6 +1,7 @@
 """Tables of the book, each a directive that makes its rows from stored records, so that no number is typed."""
 
 import json
+from functools import cache
 from math import isnan
 
 import numpy as np
@@ -45,7 +46,7 @@ class MnistResults(Table):
     """Test AUC, difference to AbMILP and attention AUC of every model under every assumption, at 200 training bags."""
 
     def rows(self):
-        table = load_table(RESULTS / "mnist").query("n_bags == 200")
+        table = records("mnist").query("n_bags == 200")
         rows = [
             "| Assumption | Model | γ from | Runs | Test AUC | minus AbMILP | Attention AUC |",
             "|---|---|---|---|---|---|---|",
@@ -67,7 +68,7 @@ class MnistCurves(Table):
     required_arguments = 1  # the assumption
 
     def rows(self):
-        table = load_table(RESULTS / "mnist")
+        table = records("mnist")
         table = table[(table["assumption"] == self.arguments[0]) & table["model"].isin(ATTENTION_MODELS)]
         sizes = [str(n) for n in sorted(table["n_bags"].unique())]
         cells = {}
@@ -85,8 +86,8 @@ class PaperSetting(Table):
 
     def rows(self):
         rows = [table_head("Assumption", "Model", "γ from", "Runs", "Test AUC", "As chosen, same bags")]
-        chosen = load_table(RESULTS / "mnist").query("n_bags == 200")
-        trials = load_table(RESULTS / "mnist_settings")
+        chosen = records("mnist").query("n_bags == 200")
+        trials = records("mnist_settings")
         of_paper = np.logical_and.reduce([trials[name] == value for name, value in mnist.PAPER.items()])
         # Merging takes NaN, the γ of models without self-attention, for equal to itself.
         pairs = trials[of_paper].merge(chosen, on=["assumption", "model", "gamma", "seed"], suffixes=("", "_chosen"))
@@ -110,7 +111,7 @@ class MnistLedger(Table):
             "| Claim | Comparison | Assumption | Bags | γ from | Pairs | Effect | Verdict |",
             "|---|---|---|---|---|---|---|---|",
         ]
-        for row in ledger(load_table(RESULTS / "mnist")).itertuples():
+        for row in ledger(records("mnist")).itertuples():
             effect = signed(row.effect, row.low, row.high)
             where = f"{row.assumption} | {row.n_bags} | {row.gamma:g} | {row.pairs}"
             rows.append(f"| {row.claim} | {row.what} | {where} | {effect} | {row.verdict} |")
@@ -127,9 +128,7 @@ class CrossValidation(Table):
 
     def rows(self):
         data = self.arguments[0]
-        table = (
-            tabular.by_fold(load_table(RESULTS / "tables")) if data[:4] == "musk" else load_table(RESULTS / "images")
-        )
+        table = tabular.by_fold(records("tables")) if data[:4] == "musk" else records("images")
         table = table[(table["data"] == data) & (table["grouped"] == ("grouped" in self.options))]
         differences = {(r.model, gamma_of(r)): r for r in scores.compare(table).itertuples()}
         tables = [table_head("Model", "γ from", *self.usual)], [table_head("Model", "γ from", "Repeats", *self.more)]
@@ -150,7 +149,7 @@ class Trials(Table):
     def rows(self):
         rows = [table_head("Data", "Changed", "Models", "Runs", "Validation loss", "As chosen, same folds")]
         for kind in ("images", "tables"):
-            of_kind = load_table(RESULTS / kind), load_table(RESULTS / f"{kind}_settings")
+            of_kind = records(kind), records(f"{kind}_settings")
             for row in scores.trial_losses(*of_kind).itertuples():
                 counts = row.data, row.changed, str(row.models), str(row.runs)
                 rows.append(table_row(*counts, f"{row.loss:.3f}", f"{row.chosen:.3f}"))
@@ -165,7 +164,7 @@ class ImageLedger(Table):
             "| Claim | Comparison | Data | Score | γ from | Folds | Effect | Verdict |",
             "|---|---|---|---|---|---|---|---|",
         ]
-        for row in image_ledger(load_table(RESULTS / "images")).itertuples():
+        for row in image_ledger(records("images")).itertuples():
             data = f"{row.data}, by slide" if row.grouped else row.data
             effect = signed(row.effect, row.low, row.high)
             where = f"{data} | {row.score.replace('_', ' ')} | {row.gamma:g} | {row.pairs}"
@@ -244,6 +243,11 @@ def patch_goals(seconds):
     for way, what in (("one by one, with Lab", "as public code does, Lab at each look"), ("one by one", "without Lab")):
         ratio = seconds[way] / seconds["all at once"]
         yield f"an epoch like colon's: time patch by patch ({what}), to ours", ratio, "≥", 3, "×"
+
+
+@cache  # a page has many tables of the same records; whoever changes one must take a copy
+def records(folder):
+    return load_table(RESULTS / folder)
 
 
 def mean(values):
