@@ -1,5 +1,7 @@
 """Executes the chapters in place and stores them clean: make notebooks [NAMES="01_bags …"].
 
+With --copies nothing is executed: after an edit that changes no output, only the copies for students are written.
+
 Clean means that running again changes nothing but results: no timing, no random ids, no widget state, no versions.
 How long each chapter took goes into book/results/chapters.json, and a copy without the solutions of the exercises
 into notebooks/student/.
@@ -94,8 +96,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", help="chapters, such as 01_bags; all if none is named")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--copies", action="store_true", help="write the copies for students and execute nothing")
     args = parser.parse_args()
     paths = [CHAPTERS / f"{name}.ipynb" for name in args.names] or sorted(CHAPTERS.glob("[0-9]*.ipynb"))
+    if args.copies:
+        for path in paths:
+            write(student_copy(nbformat.read(path, as_version=4)), path.parent / "student" / path.name)
+        return
     os.environ["OMP_NUM_THREADS"] = "1"  # as in the test: trained numbers differ a little with the threads
     with ProcessPoolExecutor(args.workers) as pool:
         seconds = dict(zip(paths, pool.map(execute, paths), strict=True))

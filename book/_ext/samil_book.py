@@ -46,7 +46,8 @@ def write_first_page(app, exception):
 def show_summary(translator, node):
     """A folded cell's summary as one phrase; MyST-NB puts paragraphs there, which HTML does not allow."""
     classes = " ".join(node["classes"])
-    translator.body.append(f'<details class="hide {classes}"><summary>{node["prompt_show"]}</summary>\n')
+    prompt = "Show the solution" if "tag_exercise" in node.parent["classes"] else node["prompt_show"]
+    translator.body.append(f'<details class="hide {classes}"><summary>{prompt}</summary>\n')
 
 
 def end_details(translator, node):
