@@ -75,7 +75,15 @@ class MILClassifier(nn.Module):
         Args:
             bags: what to classify.
             return_weights: whether to return the β of the self-attention too; it changes nothing else.
+
+        Raises:
+            ValueError: if the bags are on another device than the model. (`predict` and `evaluate` move them.)
         """
+        device, other = next(self.parameters()).device, bags.instances.device
+        if device != other:
+            raise ValueError(
+                f"bags: expected them on the model's device, {device}, got {other}: model(bags.to({str(device)!r}))"
+            )
         h, beta = self.encoder(bags.instances), None  # (N, d)
         if self.self_attention is not None:
             if return_weights:

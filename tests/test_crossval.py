@@ -151,6 +151,15 @@ def test_folds_are_even_and_groups_stay_whole():
         assert len({int(f) for f, g in zip(grouped, groups, strict=True) if g == group}) == 1
 
 
+def test_grouped_folds_are_the_same_on_every_version_of_scikit_learn():
+    """Ten groups of 1 to 10 bags: folds written down once, and even, as they are only if counts stay with groups."""
+    group, labels = torch.arange(10).repeat_interleave(torch.arange(1, 11)), torch.arange(55) % 2
+    fold = crossval.make_folds(labels, 3, seed=0, groups=group.tolist())
+    starts = torch.tensor([0, 1, 3, 6, 10, 15, 21, 28, 36, 45])  # the first bag of each group
+    assert fold[starts].tolist() == [2, 1, 0, 1, 2, 1, 0, 0, 1, 2]
+    assert fold.bincount().tolist() == [18, 21, 16]
+
+
 def test_grouped_folds_of_a_run(tmp_path):
     (cell,) = crossval.cells(["breast"], ["abmilp"], [0], folds=[0], **{**TINY, "grouped": True})
     _, groups = crossval.load("breast", False, 1)

@@ -133,3 +133,13 @@ def test_lenet_is_the_stated_stack():
 def test_bad_input_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_bags_on_another_device_are_an_error_that_says_what_to_do():
+    bags = bags_of([3, 1])
+    with pytest.raises(
+        ValueError, match=r"bags: expected them on the model's device, meta, got cpu; .*bags\.to\('meta'\)"
+    ):
+        small("lsa-abmilp").to("meta")(bags)
+    with pytest.raises(ValueError, match=r"device, cpu, got meta"):
+        small("instance-max")(bags.to("meta"))

@@ -194,8 +194,14 @@ def make_folds(labels: Tensor, n_folds: int, seed: int, groups: Sequence[str] | 
     """A number of 0 … n_folds − 1 for each bag, shape (B,), classes spread evenly; a group is never divided."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    splitter = (StratifiedKFold if groups is None else StratifiedGroupKFold)(n_folds, shuffle=True, random_state=seed)
+    if groups is None:
+        splits = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels.numpy())
+    else:  # shuffled here: scikit-learn before 1.7 shuffles class counts without the groups that they belong to
+        names, group = np.unique(np.asarray(groups), return_inverse=True)  # (G,), (B,)
+        order = np.arange(len(names))
+        np.random.RandomState(seed).shuffle(order)
+        splits = StratifiedGroupKFold(n_folds).split(np.zeros(len(labels)), labels.numpy(), order.argsort()[group])
     fold = torch.empty(len(labels), dtype=torch.long)
-    for number, (_, test) in enumerate(splitter.split(np.zeros(len(labels)), labels.numpy(), groups)):
+    for number, (_, test) in enumerate(splits):
         fold[test] = number
     return fold

@@ -42,7 +42,8 @@ def neighbours(model: MILClassifier, bags: Bags) -> dict[str, Any]:
     sums, pairs = torch.zeros(2, len(DISTANCES) - 1), torch.zeros(2, len(DISTANCES) - 1)
     to_kind = []
     for bag in bags:
-        beta, places, key = _beta(model, bag), _places(bag), _is_key(bag)  # (n, n), (n, 2), (n,)
+        beta, places, key = _attention(model, bag)[1], _places(bag), _is_key(bag)  # (n, n), (n, 2), (n,)
+        assert beta is not None
         weights = beta[key] * len(key)  # (k, n), of k epithelial queries
         distance = torch.bucketize(torch.cdist(places[key], places), edges)  # (k, n)
         others = ~torch.eye(len(key), dtype=torch.bool)[key]  # (k, n)
@@ -62,25 +63,25 @@ def example(model: MILClassifier, bag: Bags) -> dict[str, Any]:
     Places are rounded to 5 pixels: enough for a figure, and not the set's own annotation, which may not be passed on.
     Weights are in units of the even weight.
     """
-    output = model(bag)
-    assert output.attention is not None
+    attention, beta = _attention(model, bag)
     places, key = _places(bag), _is_key(bag)
     found: dict[str, Any] = {
         "places": (places / 5).round().mul(5).int().tolist(),
         "epithelial": key.int().tolist(),
-        "attention": [_rounded(x) for x in output.attention * len(key)],
+        "attention": [_rounded(x) for x in attention * len(key)],
     }
-    if model.self_attention is not None:
+    if beta is not None:
         off_centre = (places - places.mean(0)).norm(dim=1).where(key, torch.inf)  # (n,)
         query = int(off_centre.argmin())
-        found |= {"query": query, "self_attention": [_rounded(x) for x in _beta(model, bag)[query] * len(key)]}
+        found |= {"query": query, "self_attention": [_rounded(x) for x in beta[query] * len(key)]}
     return found
 
 
-def _beta(model: MILClassifier, bag: Bags) -> Tensor:
-    output: MILOutput = model(bag, return_weights=True)
-    assert output.self_attention is not None
-    return output.self_attention[0]
+def _attention(model: MILClassifier, bag: Bags) -> tuple[Tensor, Tensor | None]:
+    """Attention (n,) of one bag, and β (n, n) where the model has it, on the CPU."""
+    output: MILOutput = model(bag.to(next(model.parameters()).device), return_weights=True)
+    assert output.attention is not None
+    return output.attention.cpu(), None if output.self_attention is None else output.self_attention[0].cpu()
 
 
 def _is_key(bags: Bags) -> Tensor:
