@@ -82,7 +82,7 @@ class MILClassifier(nn.Module):
         device, other = next(self.parameters()).device, bags.instances.device
         if device != other:
             raise ValueError(
-                f"bags: expected them on the model's device, {device}, got {other}: model(bags.to({str(device)!r}))"
+                f"bags: expected them on the model's device, {device}, got {other}; use bags.to({str(device)!r})"
             )
         h, beta = self.encoder(bags.instances), None  # (N, d)
         if self.self_attention is not None:
