@@ -97,6 +97,24 @@ class MeanProbabilityPool(nn.Module):
         return pooled, _equal_weights(s, offsets)
 
 
+class NoisyOrPool(nn.Module):
+    r"""The probability that at least one instance is positive, if each is so by itself, as bag logits.
+
+    .. math::
+        P(y = 1 \mid \text{bag}) = 1 - \prod_i (1 - p_i), \qquad p_i = \operatorname{sigmoid}(s_i)
+
+    No instance can lower it, so a model with this pooling keeps the standard assumption by construction. Source:
+    `Maron and Lozano-Pérez (1997) <https://papers.nips.cc/paper/1346-a-framework-for-multiple-instance-learning>`__.
+    """
+
+    def forward(self, s: Tensor, offsets: Tensor) -> tuple[Tensor, None]:
+        """Pools instance logits (N, 1) to bag logits (B, 1); it has no weights."""
+        _check(s, offsets, 1)
+        total = segment_sum(nn.functional.softplus(s), offsets)  # (B, 1): -log of the probability that none is
+        total = total.clamp_min(torch.finfo(s.dtype).tiny)  # or many certain zeros would have the logit -inf
+        return total + torch.log(-torch.expm1(-total)), None  # log of (1 - exp(-t)) / exp(-t)
+
+
 def _equal_weights(h: Tensor, offsets: Tensor) -> Tensor:
     """Weight 1/n for every instance of a bag of n, shape (N,), in the type of h."""
     sizes = offsets.diff()

@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from samil_lite.audit import UNIT_TESTS
 from samil_lite.data import KEY_DIGITS
-from samil_lite.experiments import crossval, load_table, mnist, run_grid, scores, tabular
+from samil_lite.experiments import crossval, load_table, mnist, run_grid, scores, tabular, unit_tests
 from samil_lite.models import MODELS
 
 
@@ -34,6 +35,7 @@ EXPERIMENTS: dict[str, tuple[Any, str]] = {  # name: module, help
     "mnist": (mnist, "MNIST bags under three assumptions"),
     "images": (crossval, "cross-validation on colon and breast"),
     "tables": (tabular, "cross-validation on musk"),
+    "audit": (unit_tests, "algorithmic unit tests: does a model use what its assumption forbids?"),
 }
 
 
@@ -43,14 +45,19 @@ def _add_options(options: argparse.ArgumentParser, experiment: str) -> None:
         options.add_argument("--n-bags", nargs="+", type=int, default=[200], help="training bags")
         options.add_argument("--seeds", type=int, default=5, help="how many: 0, 1, …")
         options.add_argument("--paper", action="store_true", help="the paper's learning rate and batch (mnist.PAPER)")
+    elif experiment == "audit":
+        options.add_argument("--tests", nargs="+", choices=list(UNIT_TESTS), default=list(UNIT_TESTS))
+        options.add_argument("--seeds", type=int, default=5, help="how many: 0, 1, …")
     else:
         known = list(EXPERIMENTS[experiment][0].DATA)
         options.add_argument("--data", nargs="+", choices=known, default=known)
         options.add_argument("--repeats", type=int, default=1, help="how many: 0, 1, …")
         if experiment == "images":
             options.add_argument("--folds", nargs="+", type=int, help="tested folds: 0, 1, …; all if not given")
-    options.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    options.add_argument("--gammas", nargs="+", type=float, default=[0.0, 1.0], help="starts of γ in self-attention")
+    models = list(unit_tests.TESTED if experiment == "audit" else MODELS)
+    options.add_argument("--models", nargs="+", choices=models, default=models)
+    gammas = [1.0] if experiment == "audit" else [0.0, 1.0]
+    options.add_argument("--gammas", nargs="+", type=float, default=gammas, help="starts of γ in self-attention")
     options.add_argument("--set", nargs="+", type=_setting, default=[], metavar="NAME=VALUE", help="as in lr=0.001")
     options.add_argument("--workers", type=int, default=1, help="processes")
     options.add_argument("--scheduler", help="address of a Dask cluster in place of processes, tcp://host:8786")
@@ -61,6 +68,8 @@ def _cells(args: argparse.Namespace) -> list[dict[str, Any]]:
     if args.experiment == "mnist":
         changes = {**(mnist.PAPER if args.paper else {}), **changes}
         return mnist.cells(args.assumptions, args.models, args.n_bags, range(args.seeds), args.gammas, **changes)
+    if args.experiment == "audit":
+        return unit_tests.cells(args.tests, args.models, range(args.seeds), args.gammas, **changes)
     if args.experiment == "images":
         changes["folds"] = args.folds
     module = EXPERIMENTS[args.experiment][0]
@@ -71,6 +80,8 @@ def _summary(args: argparse.Namespace) -> pd.DataFrame:
     table = load_table(args.folder)
     if args.experiment == "mnist":
         return mnist.summary(table).sort_values(["assumption", "n_bags", "model"])
+    if args.experiment == "audit":
+        return unit_tests.summary(table).sort_values(["test", "committed", "model"])
     return scores.over_repeats(table if args.experiment == "images" else tabular.by_fold(table))
 
 
