@@ -133,19 +133,18 @@ def invariances(model: nn.Module, bags: Bags, seed: int = 0) -> pd.DataFrame:
     Returns:
         One row each for *alone* (each bag by itself instead of in a batch: padding or statistics of the batch leak),
         *shuffled* (instances in another order), *doubled* (each instance twice: says whether the model counts; under
-        the standard and the presence assumption it should not) and *longer* (instances of zeros appended to double
-        the bag, as padding would), with `largest` and `mean` change of the probability and the share `turned`.
+        the standard and the presence assumption it should not) and *longer* (an instance of zeros beside each, as
+        padding would), with `largest` and `mean` change of the probability and the share `turned`.
     """
-    n, sizes = bags.n_instances, bags.sizes
+    n = bags.n_instances
     rng = torch.Generator().manual_seed(seed)
     order = torch.rand(n, generator=rng).argsort()
     order = order[bags.bag_index[order].argsort(stable=True)]  # shuffled within each bag
     twice = torch.arange(n).repeat_interleave(2)
     shuffled = _with_instances(bags, bags.instances[order])
     doubled = Bags(bags.instances[twice], bags.offsets * 2)
-    longer = Bags(
-        bags.instances[twice] * _first_half(sizes).view(-1, *[1] * (bags.instances.ndim - 1)), bags.offsets * 2
-    )
+    every_second = torch.tensor([1.0, 0.0]).repeat(n).view(-1, *[1] * (bags.instances.ndim - 1))  # (2N, 1, …)
+    longer = _with_instances(doubled, doubled.instances * every_second)
     before = logits(model, bags).sigmoid()  # (B,)
     rows = []
     for change, after in (
@@ -352,11 +351,6 @@ def _leave_one_out(model: nn.Module, bag: Bags) -> Tensor:
     rows = torch.arange(n).repeat(n, 1)[~torch.eye(n, dtype=torch.bool)]  # (n (n - 1),): all but i, for each i
     others = Bags(bag.instances[rows], torch.arange(n + 1) * (n - 1))
     return logits(model, bag) - logits(model, others)  # (n,)
-
-
-def _first_half(sizes: Tensor) -> Tensor:
-    """For bags of twice the sizes: 1 at the first half of each bag and 0 at the second, shape (2N,)."""
-    return torch.tensor([1.0, 0.0]).repeat(len(sizes)).repeat_interleave(sizes.repeat_interleave(2))
 
 
 def _with_instances(bags: Bags, instances: Tensor) -> Bags:
