@@ -1,4 +1,8 @@
 # make book · make test · make notebooks · make repository URL=https://github.com/OWNER/NAME
+# What is given on the command line goes to the shell as a variable of its own and is never read as commands.
+override URL := $(value URL)
+override NAMES := $(value NAMES)
+export URL NAMES
 PYTHON ?= python3
 BIN := .venv/bin
 CORES := $(shell getconf _NPROCESSORS_ONLN)
@@ -19,14 +23,14 @@ test: book .venv/vnu
 	$(BIN)/pytest -q -n $(CORES) tests
 
 notebooks: .venv/installed
-	$(BIN)/python tools/notebooks.py --workers $(CORES) $(NAMES)
+	$(BIN)/python tools/notebooks.py --workers $(CORES) $$NAMES
 
 repository: .venv/installed
-	$(BIN)/python tools/repository.py "$(URL)"
+	$(BIN)/python tools/repository.py "$$URL"
 
 # The HTML checker; its test is skipped where Java or npm is missing.
 .venv/vnu: .venv/installed
-	@if command -v java && command -v npm; then npm install --silent --no-fund --prefix $@ vnu-jar@26.9.27; fi >/dev/null
+	@if command -v java && command -v npm; then npm install --silent --no-fund --ignore-scripts --prefix $@ vnu-jar@26.9.27; fi >/dev/null
 
 clean:
 	rm -rf _build .venv
@@ -34,5 +38,5 @@ clean:
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,test]'
+	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,test]'
 	touch $@

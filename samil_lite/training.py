@@ -1,7 +1,7 @@
 """Training: `fit`, `predict`, `evaluate`, and checkpoints that resume exactly."""
 
+import errno
 import os
-import pickle
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from samil_lite.bags import Bags
+from samil_lite.files import load_torch
 from samil_lite.metrics import Metrics, bag_loss, bag_metrics, check_labels
 from samil_lite.models import MILOutput
 
@@ -270,9 +271,9 @@ class _Run:
         if self.path is None or not self.path.exists():
             return
         try:
-            state = torch.load(self.path, map_location=next(self.model.parameters()).device, weights_only=True)
+            state = load_torch(self.path, next(self.model.parameters()).device, mapped=False)
             saved = state["settings"]
-        except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"checkpoint: {self.path} cannot be read ({error}); delete it to start from the beginning"
             ) from error
@@ -307,6 +308,9 @@ def save_atomically(state: dict[str, Any], path: Path) -> None:
             os.fsync(file.fileno())
             file.close()
             os.replace(file.name, path)
-        except BaseException:
+        except BaseException as error:
             Path(file.name).unlink(missing_ok=True)
+            if isinstance(error, OSError | RuntimeError):  # torch.save says "unexpected pos" of a full disk
+                number = getattr(error, "errno", None) or errno.EIO
+                raise OSError(number, f"cannot be written, is the disk full? ({error})", str(path)) from error
             raise

@@ -162,7 +162,7 @@ def no_nuclei(folder: Path) -> None:
         (lambda f: (f / "img2" / "img2.bmp").unlink(), FileNotFoundError, "img2.bmp: no such image"),
         (lambda f: (f / "img2" / "img2_others.mat").unlink(), FileNotFoundError, "img2_others.mat: no such list"),
         (lambda f: cut(f / "img2" / "img2_others.mat"), ValueError, "img2_others.mat: expected `detection`"),
-        (lambda f: savemat(f / "img2" / "img2_others.mat", {"x": 1}), ValueError, "img2_others.mat: .* KeyError"),
+        (lambda f: savemat(f / "img2" / "img2_others.mat", {"x": 1}), ValueError, "img2_others.mat: .* none of this"),
         (
             lambda f: savemat(f / "img2" / "img2_others.mat", {"detection": [[5.0, 500.0]]}),
             ValueError,
@@ -176,7 +176,7 @@ def no_nuclei(folder: Path) -> None:
         (
             lambda f: savemat(f / "img2" / "img2_others.mat", {"detection": [["a", "b"]]}),
             ValueError,
-            r"img2_others.mat: expected `detection` of shape \(n, 2\), got <U1",
+            r"img2_others.mat: expected `detection`, .* no matrix of numbers",
         ),
         (
             lambda f: savemat(f / "img2" / "img2_others.mat", {"detection": [[np.nan, 5.0]]}),
@@ -186,7 +186,7 @@ def no_nuclei(folder: Path) -> None:
         (
             lambda f: savemat(f / "img2" / "img2_others.mat", {"detection": coo_array(np.ones((3, 2)))}),
             ValueError,
-            r"img2_others.mat: expected `detection` of shape \(n, 2\), got c",
+            r"img2_others.mat: expected `detection`, .* no matrix of numbers",
         ),
         (lambda f: grey_sixteen_bits(f / "img2" / "img2.bmp"), ValueError, "img2.png: .* expected 8 bits a channel"),
         (lambda f: no_nuclei(f / "img1"), ValueError, "img1.bmp: has no nucleus"),

@@ -4,6 +4,7 @@ The address stands in pyproject.toml. The set-up cells, the Colab links, the boo
 citation hold copies of it, whole or as OWNER/NAME, which this replaces.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -19,23 +20,33 @@ def change(root: Path, url: str) -> list[Path]:
     if not match:
         raise ValueError(f"URL: expected https://github.com/OWNER/NAME (Colab opens no other), got {url!r}")
     old = slug(root)
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=root,
-        capture_output=True,
-        check=True,
-        text=True,
-    ).stdout.splitlines()
     changed = []
-    for path in (root / name for name in listed):
-        if path.suffix not in {".md", ".ipynb", ".toml", ".yml", ".cff"} or not path.is_file():
+    for path in _files(root):
+        if path.suffix not in {".md", ".ipynb", ".toml", ".yml", ".cff"} or path.is_symlink() or not path.is_file():
             continue
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = path.read_bytes().decode()  # as bytes, so that the ends of lines stay as they are
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: expected text in UTF-8: {error}") from error
         new = re.sub(rf"(?<=[/:]){re.escape(old)}(?![\w-])", match[1], text)
         if new != text:
-            path.write_text(new, encoding="utf-8")
+            path.write_bytes(new.encode())
             changed.append(path)
     return changed
+
+
+def _files(root: Path) -> list[Path]:
+    """Every file that git tracks or would track."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]  # -z: no name is quoted
+    try:
+        listed = subprocess.run(command, cwd=root, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", b"").decode(errors="replace").strip() or error
+        raise ValueError(
+            f"{root}: git cannot list its files ({said}); expected a clone of the repository, not a downloaded ZIP: "
+            "`git init` makes one of it"
+        ) from error
+    return [root / os.fsdecode(name) for name in listed.split(b"\0") if name]
 
 
 def slug(root: Path) -> str:

@@ -1,8 +1,6 @@
 """Feature bags: slides whose patches were turned into features before, read from their files when they are needed."""
 
 import re
-import warnings
-import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +14,27 @@ import torch
 from torch import Tensor
 
 from samil_lite.bags import Bags, Key, chosen_bags
-from samil_lite.extras import from_extra
+from samil_lite.data.arrays import h5_dataset, open_h5
+from samil_lite.files import load_torch, read_csv
 
 SUFFIXES = (".h5", ".pt")
+MISSING = {
+    "",
+    "?",
+    "-",
+    "--",
+    "na",
+    "n/a",
+    "<na>",
+    "#n/a",
+    "#na",
+    "nan",
+    "-nan",
+    "null",
+    "none",
+    "nat",
+    "[not available]",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -109,10 +125,7 @@ class FeatureBags:
         with _contents(path) as (features, coords):
             if tuple(features.shape) != expected or (self.has_coordinates and coords is None):
                 raise ValueError(f"{path} has changed: it had {expected} features, now {tuple(features.shape)}")
-            try:
-                x, xy = _float32(features), _float32(coords) if self.has_coordinates else None
-            except OSError as error:
-                raise ValueError(f"{path} is broken: {error}") from error
+            x, xy = _float32(features), _float32(coords) if self.has_coordinates else None
         if xy is not None and not xy.isfinite().all():
             raise ValueError(f"{path}: expected finite coords, got NaN or infinity")
         return x, xy
@@ -204,15 +217,10 @@ def feature_bags(
 def _read_table(table: str | Path | pd.DataFrame) -> pd.DataFrame:
     if isinstance(table, pd.DataFrame):
         return table.reset_index(drop=True)
-    if not Path(table).is_file():
+    if not Path(table).exists():
         raise FileNotFoundError(f"table: {table} is not a file; expected a CSV with a row for each bag")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows with more cells than the header has
-            # As text, or slide 007 would become 7.
-            return pd.read_csv(table, dtype=str, keep_default_na=False, index_col=False)
-    except (ValueError, pd.errors.ParserWarning) as error:  # pandas' errors of parsing, and those of the decoder
-        raise ValueError(f"table: {table} is not a readable CSV: {error}") from error
+    # As text, or slide 007 would become 7.
+    return read_csv(Path(table), dtype=str, keep_default_na=False, index_col=False)
 
 
 def _check_columns(table: pd.DataFrame, *columns: str) -> None:
@@ -223,7 +231,7 @@ def _check_columns(table: pd.DataFrame, *columns: str) -> None:
 
 
 def _is_missing(value: Any) -> bool:
-    return bool(pd.isna(value)) or str(value).strip().lower() in ("", "na", "nan")
+    return bool(pd.isna(value)) or str(value).strip().lower() in MISSING
 
 
 def _files(folder: Path, names: list[str], allow_unlisted: bool) -> dict[str, Path]:
@@ -259,7 +267,7 @@ def _labels(names: list[str], column: pd.Series, label: str) -> tuple[Tensor, tu
     for name, value in zip(names, column, strict=True):
         if _is_missing(value):
             raise ValueError(f"column {label!r}: expected a label for each bag, but {name} has none")
-    integer, number = re.compile(r"\d{1,9}"), re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+    integer, number = re.compile(r"\d{1,9}"), re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
     if all(map(integer.fullmatch, texts)):
         return torch.tensor([int(text) for text in texts]), None
     if numbers := [(text, name) for text, name in zip(texts, names, strict=True) if number.fullmatch(text)]:
@@ -267,8 +275,8 @@ def _labels(names: list[str], column: pd.Series, label: str) -> tuple[Tensor, tu
         raise ValueError(
             f"column {label!r}: expected integers from 0 in all rows, or names of classes, got {text!r} for {name}"
         )
-    classes = sorted(set(texts))
-    return torch.tensor([classes.index(text) for text in texts]), tuple(classes)
+    number_of = {text: number for number, text in enumerate(sorted(set(texts)))}
+    return torch.tensor([number_of[text] for text in texts]), tuple(number_of)
 
 
 def _header(path: Path) -> tuple[int, int, bool]:
@@ -298,32 +306,19 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any]]:
     if path.suffix == ".pt":
         yield _tensor(path), None
         return
-    with from_extra("features", f"{path.name} needs h5py"):
-        import h5py
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"{path} is broken: {error}") from error
-    with file:
-        try:
-            features, coords, names = file.get("features"), file.get("coords"), ", ".join(map(str, file))
-        except (OSError, RuntimeError) as error:  # its list of contents is damaged
-            raise ValueError(f"{path} is broken: {error}") from error
-        if not isinstance(features, h5py.Dataset) or not isinstance(coords, h5py.Dataset | None):
+    with open_h5(path) as file:
+        features, coords = h5_dataset(path, file, "features"), h5_dataset(path, file, "coords")
+        if features is None:
+            names = ", ".join(map(str, file))
             raise ValueError(f"{path}: expected a dataset named features, got {names or 'an empty file'}")
         yield features, coords
 
 
 def _tensor(path: Path) -> Tensor:
     """The tensor of a file, mapped to memory: its numbers are read at first use."""
-    try:
-        x = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # a file can be damaged in many ways
-        raise ValueError(f"{path} is broken or holds more than a tensor: {error}") from error
+    x = load_torch(path, what=" is broken or holds more than a tensor")
     if not isinstance(x, Tensor):
         raise ValueError(f"{path}: expected a tensor of features (n, d), got {type(x).__name__}")
-    if x.layout != torch.strided or x.is_nested or x.is_meta:
-        raise ValueError(f"{path}: expected a dense tensor of features (n, d), got one that is sparse, nested or meta")
     return x.detach()
 
 

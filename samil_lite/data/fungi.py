@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from samil_lite.bags import Bags
-from samil_lite.data.images import check_chosen, check_room, data_folder, find_images, image_size, read_rgb
+from samil_lite.data.images import check_chosen, check_room, data_folder, find_images, image_size, open_image, read_rgb
 from samil_lite.extras import from_extra
 
 SPECIES = ("CA", "CG", "CL", "CN", "CP", "CT", "MF", "SB", "SC")
@@ -176,11 +175,8 @@ def _foreground(image: _Image, pixels: np.ndarray) -> np.ndarray:
     if image.mask is None:
         grey = pixels[:, :, 0].astype(np.uint32) + pixels[:, :, 1] + pixels[:, :, 2]  # much faster than .sum(2)
         return np.asarray(grey < _otsu()(_sample(grey).astype(np.float32)))
-    try:
-        with Image.open(image.mask) as file:
-            mask = np.asarray(file)
-    except Exception as error:
-        raise ValueError(f"{image.mask}: cannot be decoded: {error}") from error
+    with open_image(image.mask) as file:
+        mask = np.asarray(file)
     if mask.ndim != 2 or mask.max() > FOREGROUND:
         raise ValueError(f"{image.mask}: expected one channel of 0, 1 and 2 (unknown, background, foreground)")
     return np.asarray(mask == FOREGROUND)

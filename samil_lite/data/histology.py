@@ -9,6 +9,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from torch import Tensor
 
 from samil_lite.bags import Bags
+from samil_lite.data.arrays import read_mat
 from samil_lite.data.images import check_room, data_folder, find_images, image_size, is_hidden, natural, read_rgb
 
 NUCLEI = ("others", "epithelial", "fibroblast", "inflammatory")  # instance labels 0 … 3 of colon
@@ -151,20 +152,13 @@ def _colon_images(folder: str | Path | None) -> list[Path]:
 
 def _nuclei(image: Path, size: int) -> tuple[np.ndarray, Tensor]:
     """Centres (n, 2), float32, x and y, and types (n,) of the nuclei of one image."""
-    from scipy.io import loadmat
-
     width, height = image_size(image)
     check_room(image, (width, height), size, "squares")
     centres, kinds = [], []
     for number, kind in enumerate(NUCLEI):
         path = image.with_name(f"{image.stem}_{kind}.mat")
-        try:
-            found = loadmat(path)["detection"]
-        except Exception as error:  # of many kinds: not a .mat, cut off, no `detection`
-            raise ValueError(f"{path}: expected `detection` of shape (n, 2), got {error!r}") from error
-        if not isinstance(found, np.ndarray):
-            raise ValueError(f"{path}: expected `detection` of shape (n, 2), got {type(found).__name__}")
-        if found.dtype.kind not in "uif" or (found.size and (found.ndim != 2 or found.shape[1] != 2)):
+        found = read_mat(path, "detection")
+        if found.size and (found.ndim != 2 or found.shape[1] != 2):
             raise ValueError(f"{path}: expected `detection` of shape (n, 2), got {found.dtype} of {found.shape}")
         found = found.astype(np.float32).reshape(-1, 2)  # (n, 2); MATLAB writes "none" as (0, 2) or (0, 0)
         outside = ~((found >= 0) & (found <= [width, height])).all(1)

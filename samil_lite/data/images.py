@@ -1,7 +1,8 @@
 """Files of images that the user provides: where they are, which there are, and their pixels."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,11 @@ from PIL import Image
 
 from samil_lite.data.download import data_root
 from samil_lite.extras import from_extra
+from samil_lite.files import check_declared, naming, regular_size
 
 IMAGE_SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp")
+FORMATS = ("TIFF", "PNG", "JPEG", "BMP")  # what is inside; of others, one would start a program (PostScript)
+MOST_PIXELS = 2**26  # of an image; Messidor's have 2**21.7, those of DIFaS 2**24.3
 
 
 def data_folder(folder: str | Path | None, name: str, source: str) -> Path:
@@ -67,19 +71,34 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [(int(part or -1), "") if i % 2 else (0, part) for i, part in enumerate(re.split(r"(\d+)", name))]
 
 
+@contextmanager
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """An open image, TIFF, PNG, JPEG or BMP by what it contains, whose pixels are not decoded yet.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it is no such image, is declared larger than `MOST_PIXELS` or than its file can hold, or breaks
+            inside the `with`.
+    """
+    stored = regular_size(path)
+    with naming(path, ": cannot be decoded"), Image.open(path, formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > MOST_PIXELS:
+            raise ValueError(f"expected at most {MOST_PIXELS:,} pixels, got {width} × {height}")
+        check_declared(path, width * height * len(image.getbands()), stored, "pixels")
+        yield image
+
+
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height of an image, from its header alone.
 
     Raises:
         ValueError: if the file is no image, or a TIFF shorter than its header says.
     """
-    try:
-        with Image.open(path) as image:
-            tags = getattr(image, "tag_v2", {})  # of a TIFF: where each strip begins (273), and how long it is (279)
-            end = max((a + n for a, n in zip(tags.get(273, ()), tags.get(279, ()), strict=True)), default=0)
-            size = image.size
-    except Exception as error:  # each format breaks in its own way
-        raise ValueError(f"{path}: not an image that can be read: {error}") from error
+    with open_image(path) as image:
+        tags = getattr(image, "tag_v2", {})  # of a TIFF: where each strip begins (273), and how long it is (279)
+        end = max((a + n for a, n in zip(tags.get(273, ()), tags.get(279, ()), strict=True)), default=0)
+        size = image.size
     if end > path.stat().st_size:
         raise ValueError(f"{path}: truncated, {path.stat().st_size} of at least {end} bytes")
     return size
@@ -96,10 +115,13 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """The image in red, green and blue of 8 bits each.
 
     Raises:
-        ValueError: if it has larger numbers, which Pillow would cut off at 255.
+        ValueError: if it has larger numbers, which Pillow would cut off at 255 or to their upper 8 bits.
     """
-    if image.mode[0] in "IF":
-        raise ValueError(f"expected 8 bits a channel, got Pillow's mode {image.mode}")
+    raw = [
+        str(tile[3][0] if isinstance(tile[3], tuple) else tile[3]) for tile in getattr(image, "tile", [])
+    ]  # such as RGB;16B
+    if image.mode[0] in "IF" or any(re.search(r"(?<!BGR);(16|32)", one) for one in raw):
+        raise ValueError(f"expected 8 bits a channel, got Pillow's mode {image.mode} from {', '.join(raw)}")
     return image.convert("RGB")
 
 
@@ -109,23 +131,21 @@ def read_rgb(path: Path) -> np.ndarray:
     Raises:
         ValueError: if it cannot be decoded, or has more than 8 bits and is no TIFF.
     """
-    try:
-        with Image.open(path) as image:
-            if max(getattr(image, "tag_v2", {}).get(258, (8,))) <= 8:  # bits of each channel
-                return np.asarray(to_rgb(image))
-            width, height = image.size
-        pixels = _tifffile()(path).squeeze()  # Pillow would cut 16 bits down to 8
-        pixels = np.repeat(pixels[:, :, None], 3, 2) if pixels.ndim == 2 else pixels
-        if pixels.dtype != np.uint16 or pixels.shape not in ((height, width, 3), (height, width, 4)):
-            raise ValueError(f"expected 3 channels of uint16, got {pixels.dtype} of shape {pixels.shape}")
-        return pixels[:, :, :3]
-    except ImportError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{path}: cannot be decoded: {error}") from error
+    with open_image(path) as image:
+        if max(getattr(image, "tag_v2", {}).get(258, (8,))) <= 8:  # bits of each channel
+            return np.asarray(to_rgb(image))
+        shape = image.size[::-1]
+    return _sixteen_bits(path, shape)
 
 
-def _tifffile() -> Callable[[Path], np.ndarray]:
+def _sixteen_bits(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Pixels of a TIFF of 16 bits, uint16, which Pillow would cut down to 8."""
     with from_extra("histology", "TIFF files of 16 bits need scikit-image"):
-        from tifffile import imread
-    return imread
+        from tifffile import TiffFile
+    with naming(path, ": cannot be decoded"), TiffFile(path) as file:
+        page = file.pages[0]  # a series could name other files
+        squeezed = tuple(n for n in page.shape if n != 1)
+        if page.dtype != np.uint16 or squeezed not in (shape, (*shape, 3), (*shape, 4)):
+            raise ValueError(f"expected 3 channels of uint16, got {page.dtype} of shape {page.shape}")
+        pixels = page.asarray().reshape(squeezed)
+    return np.repeat(pixels[:, :, None], 3, 2) if pixels.ndim == 2 else pixels[:, :, :3]

