@@ -14,10 +14,12 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import torch
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST = 16 * 2**30  # bytes that one file may declare; 200,000 patches of 2,560 numbers are 2 GB
 MOST_TEXT = 2**28  # bytes of a table
@@ -73,8 +75,10 @@ def read_bytes(path: Path, most: int = MOST_TEXT) -> bytes:
     return path.read_bytes()
 
 
-def read_csv(path: Path, **options: Any) -> pd.DataFrame:
+def read_csv(path: Path, **options: Any) -> "pd.DataFrame":
     """`pandas.read_csv` of a file in UTF-8, with or without a mark of its byte order."""
+    import pandas as pd  # at first use, since it is slow to import
+
     with naming(path, " is not a readable CSV"), warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # rows with more cells than the header has
         return pd.read_csv(io.StringIO(read_bytes(path).decode("utf-8-sig")), **options)
