@@ -12,15 +12,20 @@ from samil_lite.kernel_attention import attention_received, attention_rows, kern
 from samil_lite.metrics import Metrics
 from samil_lite.models import MILClassifier, MILOutput, build
 from samil_lite.pooling import AttentionPool, MaxPool, MeanPool
+from samil_lite.saving import Ensemble, load, save
 from samil_lite.training import History, evaluate, fit, predict
 
 if TYPE_CHECKING:
     from samil_lite import checks, data, experiments, viz
+    from samil_lite.cross_validation import CrossValidation, cross_validate
+    from samil_lite.predicting import predictions
 
 __version__ = "0.1.0"
 __all__ = [
     "AttentionPool",
     "Bags",
+    "CrossValidation",
+    "Ensemble",
     "History",
     "KernelSelfAttention",
     "LeNet5",
@@ -35,6 +40,7 @@ __all__ = [
     "attention_rows",
     "build",
     "checks",
+    "cross_validate",
     "data",
     "evaluate",
     "experiments",
@@ -42,15 +48,25 @@ __all__ = [
     "frozen_features",
     "kernel_attention",
     "kernels",
+    "load",
     "predict",
+    "predictions",
+    "save",
     "viz",
 ]
+
+
+_NEED_PANDAS = {
+    "CrossValidation": "cross_validation", "cross_validate": "cross_validation", "predictions": "predicting",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     # Imported at first use: matplotlib, seaborn and pandas together take longer to import than all the rest.
     if name in ("checks", "data", "experiments", "viz"):
         return import_module(f"samil_lite.{name}")
+    if name in _NEED_PANDAS:
+        return getattr(import_module(f"samil_lite.{_NEED_PANDAS[name]}"), name)
     raise AttributeError(f"module 'samil_lite' has no attribute {name!r}")
 
 

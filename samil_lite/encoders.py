@@ -1,7 +1,11 @@
 """Encoders: from one instance to its embedding."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
+
+from samil_lite.bags import Bags
 
 
 class LeNet5(nn.Module):
@@ -112,3 +116,50 @@ class PatchCNN(nn.Module):
         x = x.to(self.layers[0].weight.dtype) / 255 if x.dtype == torch.uint8 else x  # type: ignore[arg-type]
         x = (self.augment(x) - 0.5) / 0.5  # to [-1, 1], as the public code does
         return self.layers(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+
+
+class Standardise(nn.Module):
+    r"""Features with mean 0 and deviation 1 over the training instances, :math:`(x - \mu) / \sigma`, as a first layer.
+
+    The two vectors are stored with the model, so new bags are treated as the training bags were.
+
+    Args:
+        width: number of features d, also at hand as `out_features`.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = self.out_features = width
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("deviation", torch.ones(width))
+
+    @classmethod
+    def of(cls, bags: Iterable[Bags]) -> "Standardise":
+        """The layer with mean and deviation of the instances of these bags, read one by one; a constant column keeps 1.
+
+        The sums are taken in double precision around the first bag's mean.
+        """
+        count, first = 0, None
+        for bag in bags:
+            x = bag.instances.double()  # (n, d)
+            if first is None:
+                first, total, squares = x.mean(0), torch.zeros(x.shape[1:]), torch.zeros(x.shape[1:])
+            shifted = x - first
+            total, squares = total + shifted.sum(0), squares + shifted.square().sum(0)
+            count += len(x)
+        if first is None:
+            raise ValueError("bags: expected at least one bag, got none")
+        layer, mean = cls(len(first)), total / count
+        deviation = (squares / count - mean.square()).clamp_min(0).sqrt()
+        layer.mean.copy_(first + mean)
+        layer.deviation.copy_(torch.where(deviation > 1e-6 * (1 + layer.mean.abs()), deviation, 1))
+        return layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Standardises features (N, d)."""
+        if x.shape[-1] != self.width:
+            raise ValueError(f"x: expected {self.width} features, got {x.shape[-1]}")
+        return (x - self.mean) / self.deviation

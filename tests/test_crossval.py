@@ -129,37 +129,6 @@ def test_trials_are_compared_on_the_same_folds():
     ]
 
 
-def test_test_validation_and_training_share_no_bag():
-    fold = crossval.make_folds(LABELS, 6, seed=0)
-    config = {"n_folds": 6, "n_validation": 2}
-    test, validation = crossval.parts(config, fold, torch.arange(6)[:, None])  # (6, 12) each
-    assert (test.sum(0) == 1).all()
-    assert (validation.sum(0) == 2).all()
-    assert not (test & validation).any()
-    assert torch.equal(test[2], crossval.parts(config, fold, 2)[0])
-
-
-def test_folds_are_even_and_groups_stay_whole():
-    labels = torch.arange(60) % 2
-    fold = crossval.make_folds(labels, 10, seed=0)
-    assert fold.bincount().tolist() == [6] * 10
-    assert all(labels[fold == f].sum() == 3 for f in range(10))
-    assert not torch.equal(fold, crossval.make_folds(labels, 10, seed=1))
-    groups = [str(b // 5) for b in range(60)]
-    grouped = crossval.make_folds(labels, 4, seed=0, groups=groups)
-    for group in set(groups):
-        assert len({int(f) for f, g in zip(grouped, groups, strict=True) if g == group}) == 1
-
-
-def test_grouped_folds_are_the_same_on_every_version_of_scikit_learn():
-    """Ten groups of 1 to 10 bags: folds written down once, and even, as they are only if counts stay with groups."""
-    group, labels = torch.arange(10).repeat_interleave(torch.arange(1, 11)), torch.arange(55) % 2
-    fold = crossval.make_folds(labels, 3, seed=0, groups=group.tolist())
-    starts = torch.tensor([0, 1, 3, 6, 10, 15, 21, 28, 36, 45])  # the first bag of each group
-    assert fold[starts].tolist() == [2, 1, 0, 1, 2, 1, 0, 0, 1, 2]
-    assert fold.bincount().tolist() == [18, 21, 16]
-
-
 def test_grouped_folds_of_a_run(tmp_path):
     (cell,) = crossval.cells(["breast"], ["abmilp"], [0], folds=[0], **{**TINY, "grouped": True})
     _, groups = crossval.load("breast", False, 1)

@@ -6,12 +6,12 @@ from functools import cache
 from itertools import product
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from samil_lite.augment import Dihedral, StainJitter, normalise_lab
 from samil_lite.bags import Bags
+from samil_lite.cross_validation import make_folds, parts
 from samil_lite.encoders import PatchCNN
 from samil_lite.experiments import nuclei
 from samil_lite.experiments.records import RESULTS, changed, starts, write_record
@@ -115,7 +115,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     are known and the model has attention, how attention and self-attention relate to them in each positive bag.
     """
     bags, groups = load(config["data"], config["lab"], config["shrink"])
-    test, validation = parts(config, stored_folds(config, bags, groups), config["fold"])  # (B,) each
+    fold = stored_folds(config, bags, groups)  # (B,)
+    test, validation = parts(fold, config["fold"], config["n_folds"], config["n_validation"])  # (B,) each
     seed = 1000 * config["repeat"] + config["fold"]
     torch.manual_seed(seed)
     augment = nn.Sequential(StainJitter(config["stain"]), Dihedral())
@@ -146,21 +147,6 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def parts(config: dict[str, Any], fold: Tensor, number: Tensor | int) -> tuple[Tensor, Tensor]:
-    """Which bags are tested, those of fold `number`, and which choose the epoch, those of the folds after it.
-
-    Args:
-        config: with `n_folds` and `n_validation`.
-        fold: of each bag, shape (B,).
-        number: of the tested fold; or several, shape (F, 1).
-
-    Returns:
-        Two masks, shape (B,) or (F, B).
-    """
-    after = (fold - number) % config["n_folds"]
-    return after == 0, (after > 0) & (after <= config["n_validation"])
-
-
 @cache
 def load(data: str, lab: bool, shrink: int) -> tuple[Bags, list[str] | None]:
     """The bags of a data set from `SAMIL_DATA`, and the slide of each where it is known; colon is never shrunk."""
@@ -187,21 +173,4 @@ def stored_folds(config: dict[str, Any], bags: Bags, groups: list[str] | None) -
     fold = torch.tensor(json.loads(path.read_text())["fold"])
     if len(fold) != len(bags):
         raise ValueError(f"{path} has folds for {len(fold)} bags, {config['data']} has {len(bags)}")
-    return fold
-
-
-def make_folds(labels: Tensor, n_folds: int, seed: int, groups: Sequence[str] | None = None) -> Tensor:
-    """A number of 0 … n_folds − 1 for each bag, shape (B,), classes spread evenly; a group is never divided."""
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
-    if groups is None:
-        splits = StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(np.zeros(len(labels)), labels.numpy())
-    else:  # shuffled here: scikit-learn before 1.7 shuffles class counts without the groups that they belong to
-        names, group = np.unique(np.asarray(groups), return_inverse=True)  # (G,), (B,)
-        order = np.arange(len(names))
-        np.random.RandomState(seed).shuffle(order)
-        splits = StratifiedGroupKFold(n_folds).split(np.zeros(len(labels)), labels.numpy(), order.argsort()[group])
-    fold = torch.empty(len(labels), dtype=torch.long)
-    for number, (_, test) in enumerate(splits):
-        fold[test] = number
     return fold

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from samil_lite.bags import Bags
-from samil_lite.experiments.crossval import base_cells, parts, stored_folds
+from samil_lite.cross_validation import parts
+from samil_lite.experiments.crossval import base_cells, stored_folds
 from samil_lite.models import build
 
 DATA = ("musk1", "musk2")
@@ -42,7 +43,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     assert bags.labels is not None
     fold = stored_folds(config, bags, None)  # (B,)
     number = torch.arange(config["n_folds"])[:, None]  # (F, 1)
-    test, validation = parts(config, fold, number)  # (F, B) each
+    test, validation = parts(fold, number, config["n_folds"], config["n_validation"])  # (F, B) each
     trained = [
         _train(config, bags, numbers, validation[numbers], ~(test | validation)[numbers])
         for numbers in number.squeeze(1).split(config["at_once"])
