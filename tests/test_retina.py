@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from samil_lite.data import retina
+from samil_lite.data import photographs
 from samil_lite.data.images import image_size
+from samil_lite.data.photographs import Grid
 from samil_lite.data.retina import BASES, CORRECTED_GRADES, DUPLICATES, messidor_bags, messidor_table
 from samil_lite.data.synthetic.retina import write_messidor
 
@@ -65,7 +66,7 @@ def test_patches_are_where_the_coordinates_say(messidor):
     ],
 )
 def test_the_grid_is_centred(shape, size, stride, x, y):
-    grid, xy = retina._grid(np.zeros((*shape, 3), np.uint8), size, stride)
+    grid, xy = Grid(size, stride, None, None, 0).cut(np.zeros((*shape, 3), np.uint8))
     assert grid.shape == (len(x) * len(y), 3, size, size)
     assert xy.tolist() == [[a, b] for b in y for a in x]
 
@@ -280,7 +281,7 @@ def test_a_grade_that_errata_do_not_know(tmp_path):
 
 def test_headers_are_checked_before_anything_is_decoded(one, monkeypatch):
     (one / "Base21" / "20052010_4_0200_PP.tif").write_bytes(b"")
-    monkeypatch.setattr(retina, "_read", lambda path, shape: pytest.fail("decoded"))
+    monkeypatch.setattr(photographs, "_read", lambda path, shape: pytest.fail("decoded"))
     with pytest.raises(ValueError, match=r"20052010_4_0200_PP.tif: cannot be decoded"):
         load_one(one)
 

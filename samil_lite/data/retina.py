@@ -7,20 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
-from tqdm import tqdm
 
 from samil_lite.bags import Bags
 from samil_lite.data.images import (
     check_chosen,
-    check_room,
     data_folder,
     find_images,
-    image_size,
     natural,
-    open_image,
-    to_rgb,
 )
+from samil_lite.data.photographs import Grid, photograph_bags
 from samil_lite.extras import from_extra
 from samil_lite.files import naming, read_bytes, read_csv
 
@@ -117,37 +112,10 @@ def messidor_bags(
             Tables and the headers of all images are checked before any image is decoded.
         ImportError: if a table is .xls and xlrd is not installed.
     """
-    stride = size if stride is None else stride
-    if min(size, stride, 1 if height is None else height) < 1:
-        raise ValueError(f"size, stride and height: expected at least 1, got {size}, {stride} and {height}")
-    if max_black is not None and not 0 <= max_black <= 1:
-        raise ValueError(f"max_black: expected a share from 0 to 1 or None, got {max_black}")
-    if not 0 <= black_level <= 255:
-        raise ValueError(f"black_level: expected a value from 0 to 255, got {black_level}")
+    grid = Grid(size, size if stride is None else stride, height, max_black, black_level)
     table = messidor_table(folder, bases=bases, errata=errata)
-    paths = table["path"].tolist()
-    shapes = [_resized(path, size, height) for path in paths]
-    # Room for the patches of all images at once: a list of bags would need twice the memory when it is joined.
-    n_most = sum(((w - size) // stride + 1) * ((h - size) // stride + 1) for w, h in shapes)
-    patches = np.empty((n_most, 3, size, size), np.uint8)
-    centres, offsets = [], [0]
-    for path, shape in zip(tqdm(paths, "Messidor", unit="image", disable=not progress), shapes, strict=True):
-        grid, xy = _grid(_read(path, shape), size, stride)
-        if max_black is not None:
-            kept = (grid <= black_level).all(1).mean((1, 2)) <= max_black
-            grid, xy = grid[kept], xy[kept]
-        if len(grid) == 0:
-            raise ValueError(f"{path}: every patch is more than {max_black:.0%} black")
-        patches[offsets[-1] : offsets[-1] + len(grid)] = grid
-        centres.append(xy)
-        offsets.append(offsets[-1] + len(grid))
-    patches.resize((offsets[-1], *patches.shape[1:]), refcheck=False)  # gives back the room that was not needed
-    return Bags(
-        torch.from_numpy(patches),
-        torch.tensor(offsets),
-        torch.tensor(table["label"].to_numpy()),
-        coordinates=torch.from_numpy(np.concatenate(centres)),
-    )
+    labels = torch.tensor(table["label"].to_numpy())
+    return photograph_bags(table["path"].tolist(), labels, grid, "Messidor", progress)[0]
 
 
 def messidor_table(
@@ -251,28 +219,3 @@ def _apply_errata(table: pd.DataFrame, base: str, path: Path) -> pd.DataFrame:
     names = set(table["stem"])
     dropped = [second for first, second in DUPLICATES if base == "Base33" and {first, second} <= names]
     return table[~table["stem"].isin(dropped)]
-
-
-def _resized(path: Path, size: int, height: int | None) -> tuple[int, int]:
-    """Width and height that an image will be brought to; large enough for a patch."""
-    width, old = image_size(path)
-    shape = (width, old) if height is None else (max(1, round(width * height / old)), height)
-    check_room(path, shape, size, "patches")
-    return shape
-
-
-def _read(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """Pixels (height, width, 3), uint8, of an image brought to (width, height)."""
-    with open_image(path) as image:
-        rgb = to_rgb(image)
-    return np.asarray(rgb if rgb.size == shape else rgb.resize(shape, Image.Resampling.BILINEAR))
-
-
-def _grid(pixels: np.ndarray, size: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """Patches (n, 3, size, size) on a centred grid, row by row, and their centres (n, 2), float32."""
-    first = [(side - size) % stride // 2 for side in pixels.shape[:2]]
-    windows = np.lib.stride_tricks.sliding_window_view(pixels, (size, size), axis=(0, 1))
-    grid = windows[first[0] :: stride, first[1] :: stride]  # (rows, columns, 3, size, size)
-    y, x = np.indices(grid.shape[:2]) * stride
-    centres = np.stack([x + first[1], y + first[0]], -1).reshape(-1, 2) + (size - 1) / 2
-    return grid.reshape(-1, 3, size, size), centres.astype(np.float32)
