@@ -19,6 +19,9 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from samil_lite.bags import Bags
+from samil_lite.heatmap import beta_row as beta_row
+from samil_lite.heatmap import describe_heatmap as describe_heatmap
+from samil_lite.heatmap import heatmap as heatmap
 from samil_lite.metrics import mean_interval
 from samil_lite.training import History
 
