@@ -19,9 +19,9 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from samil_lite.bags import Bags
-from samil_lite.heatmap import beta_row as beta_row
-from samil_lite.heatmap import describe_heatmap as describe_heatmap
-from samil_lite.heatmap import heatmap as heatmap
+from samil_lite.explorables import FIGURES as EXPLORABLES
+from samil_lite.explorables import Explorable
+from samil_lite.explorables import explorable as explorable  # sl.viz.explorable
 from samil_lite.metrics import mean_interval
 from samil_lite.training import History
 
@@ -261,8 +261,10 @@ def describe_comparison(table: pd.DataFrame, value: str, by: str, label: str | N
     return f"{label or value}, mean and 95 % interval over {count} runs: {'; '.join(parts)}."
 
 
-def stepper(figures: Sequence[Figure], captions: Sequence[str], label: str) -> Any:
-    """A slider over figures drawn beforehand: plain HTML, so it works without a kernel, with keys and on a phone.
+def stepper(figures: Sequence[Figure], captions: Sequence[str], label: str) -> Explorable:
+    """A slider over figures drawn beforehand: it works without a kernel, with keys and on a phone.
+
+    A figure that looks like the one before it shows nothing new and is left out.
 
     Args:
         figures: one for each step; they are closed.
@@ -272,27 +274,12 @@ def stepper(figures: Sequence[Figure], captions: Sequence[str], label: str) -> A
     Returns:
         An object that a notebook shows when it is the last line of a cell.
     """
-    import html
-
-    from IPython.display import HTML
-
     if len(figures) != len(captions) or not figures:
         raise ValueError(f"captions: expected one for each of {len(figures)} figures, got {len(captions)}")
-    frames = []
-    for i, (figure, caption) in enumerate(zip(figures, captions, strict=True)):
-        text, png = html.escape(caption), _png(figure, dpi=110)  # not cut to fit: all frames have one size
-        hidden = "" if i == 0 else " hidden"
-        frames.append(
-            f'<figure style="margin:0"{hidden}><img style="max-width:100%" alt="{text}" '
-            f'src="data:image/png;base64,{png}"><figcaption>{text}</figcaption></figure>'
-        )
-    change = (
-        "const f=this.closest('div').querySelectorAll('figure');f.forEach((x,i)=>{x.hidden=i!==Number(this.value)})"
-    )
-    return HTML(
-        f'<div><label>{html.escape(label)} <input type="range" min="0" max="{len(frames) - 1}" value="0" '
-        f'oninput="{change}"></label>{"".join(frames)}</div>'
-    )
+    pictures = [_png(figure, dpi=110) for figure in figures]  # not cut to fit: all frames have one size
+    new = [i for i, picture in enumerate(pictures) if i == 0 or picture != pictures[i - 1]]
+    data = EXPLORABLES["stepper"].data([pictures[i] for i in new], [captions[i] for i in new], label)
+    return Explorable("stepper", data, base64.b64decode(pictures[0]), captions[0])
 
 
 def _png(figure: Figure, **options: Any) -> str:
