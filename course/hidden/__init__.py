@@ -1,0 +1,1 @@
+"""Hidden tests, one module for each assignment: ordinary Python that never enters a student's process."""

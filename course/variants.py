@@ -1,0 +1,27 @@
+r"""What a seed changes in the text of an assignment: its formulas.
+
+Each list has one dictionary for every variant; seed s takes number s modulo their count. The first is what stands in
+the source notebook, and a release puts another one's text in the place of the first one's. A private fork adds its own.
+The hidden tests have the same formulas as functions, in the same order.
+"""
+
+VARIANTS: dict[str, list[dict[str, str]]] = {
+    "a1": [
+        {"formula": r"w^\top \tanh(V h_i)", "score": "torch.tanh(h @ V.T) @ w"},
+        {
+            "formula": r"w^\top \big(\tanh(V h_i) \odot \operatorname{sigmoid}(V h_i)\big)",
+            "score": "(torch.tanh(h @ V.T) * torch.sigmoid(h @ V.T)) @ w",
+        },
+        {
+            "formula": r"w^\top \operatorname{softplus}(V h_i)",
+            "score": "nn.functional.softplus(h @ V.T) @ w",
+        },
+        {"formula": r"-\lVert V h_i - w \rVert_1", "score": "-(h @ V.T - w).abs().sum(-1)"},
+    ],
+}
+
+
+def variant(assignment: str, seed: int) -> dict[str, str]:
+    """The formulas of an assignment for a class's seed."""
+    known = VARIANTS[assignment]
+    return known[seed % len(known)]
