@@ -2,14 +2,18 @@
 # What is given on the command line goes to the shell as a variable of its own and is never read as commands.
 override URL := $(value URL)
 override NAMES := $(value NAMES)
-export URL NAMES
+override ASSIGNMENT := $(value ASSIGNMENT)
+override SUBMISSIONS := $(value SUBMISSIONS)
+override SEED := $(or $(value SEED),0)
+override OUT := $(or $(value OUT),graded)
+export URL NAMES ASSIGNMENT SUBMISSIONS SEED OUT
 PYTHON ?= python3
 BIN := .venv/bin
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 # Progress bars are for people: they would only leave noise in stored notebooks and logs.
 export TQDM_DISABLE = 1
 
-.PHONY: book test notebooks repository clean
+.PHONY: book test notebooks repository assignments grade clean
 
 book: .venv/installed
 	$(BIN)/jupyter-book build . -W -n --keep-going --quiet
@@ -27,6 +31,14 @@ notebooks: .venv/installed
 
 repository: .venv/installed
 	$(BIN)/python tools/repository.py "$$URL"
+
+# The notebooks of a class into notebooks/assignments/: make assignments SEED=2027
+assignments: .venv/installed
+	$(BIN)/python -m course.release --seed "$$SEED"
+
+# make grade ASSIGNMENT=a1 SUBMISSIONS=folder SEED=2027 OUT=folder
+grade: .venv/installed
+	$(BIN)/python -m course.grade "$$ASSIGNMENT" "$$SUBMISSIONS" --seed "$$SEED" --out "$$OUT"
 
 # The HTML checker; its test is skipped where Java or npm is missing.
 .venv/vnu: .venv/installed
