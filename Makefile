@@ -1,4 +1,4 @@
-# make book · make test · make notebooks · make repository URL=https://github.com/OWNER/NAME
+# make book · make test · make notebooks · make fuzz · make repository URL=https://github.com/OWNER/NAME
 # What is given on the command line goes to the shell as a variable of its own and is never read as commands.
 override URL := $(value URL)
 override NAMES := $(value NAMES)
@@ -13,7 +13,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 # Progress bars are for people: they would only leave noise in stored notebooks and logs.
 export TQDM_DISABLE = 1
 
-.PHONY: book test notebooks repository assignments grade clean
+.PHONY: book test notebooks fuzz repository assignments grade clean
 
 book: .venv/installed
 	$(BIN)/jupyter-book build . -W -n --keep-going --quiet
@@ -28,6 +28,10 @@ test: book .venv/vnu
 
 notebooks: .venv/installed
 	$(BIN)/python tools/notebooks.py --workers $(CORES) $$NAMES
+
+# Minutes: damaged files of every format, counted by what became of them.
+fuzz: .venv/installed
+	$(BIN)/python tests/fuzzing.py --workers $(CORES)
 
 repository: .venv/installed
 	$(BIN)/python tools/repository.py "$$URL"

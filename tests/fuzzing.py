@@ -192,7 +192,8 @@ def child() -> None:
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + BYTES, resource.RLIM_INFINITY))
     warnings.simplefilter("ignore")
-    print("ready", flush=True)
+    answers, sys.stdout = sys.stdout, sys.stderr  # some readers print
+    print("ready", file=answers, flush=True)
     for line in sys.stdin:
         name, number = line.rstrip("\n").split("\t")
         one, folder = known[name], base / name.replace(" ", "_")
@@ -210,7 +211,7 @@ def child() -> None:
         except BaseException as error:  # whatever it is, it is counted
             named = isinstance(error, ValueError | OSError) and path.name in str(error)
             answer = "named" if named else f"unnamed\t{type(error).__name__}: {str(error)[:200]!r}"
-        print(answer, flush=True)
+        print(answer, file=answers, flush=True)
 
 
 def _digest(value: Any) -> int:
@@ -245,15 +246,23 @@ def watch(tasks: list[tuple[str, int]]) -> Iterator[tuple[str, int, str, str]]:
             process.stdin.flush()
             answer = _line(process, SECONDS)
             if answer in ("hang", ""):
-                process.kill()
-                code = process.wait()
+                code = _ended(process)
                 process = None
                 answer = answer or f"crash\tended with {code}"
             outcome, _, details = answer.partition("\t")
             yield name, number, outcome, details
     if process is not None:
+        _ended(process)
+
+
+def _ended(process: subprocess.Popen[str]) -> int:
+    """Exit status of a child, which is killed unless it has ended by itself."""
+    try:
+        process.wait(1)
+    except subprocess.TimeoutExpired:
         process.kill()
-        process.wait()
+    with process:
+        return process.wait()
 
 
 def _environment() -> dict[str, str]:

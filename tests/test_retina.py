@@ -136,7 +136,9 @@ def test_spreadsheets_go_through_xlrd(one, monkeypatch):
     table = pd.read_csv(path)
     path.rename(path.with_suffix(".xls"))
     asked = []
-    monkeypatch.setattr(pd, "read_excel", lambda file, engine: asked.append((file.getvalue(), engine)) or table)
+    monkeypatch.setattr(
+        pd, "read_excel", lambda file, engine, **options: asked.append((file.getvalue(), engine)) or table
+    )
     assert len(messidor_table(one, bases=["Base21"])) == 4
     assert asked == [(path.with_suffix(".xls").read_bytes(), "xlrd")]
     monkeypatch.setitem(sys.modules, "xlrd", None)

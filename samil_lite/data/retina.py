@@ -196,7 +196,8 @@ def _read_table(path: Path) -> pd.DataFrame:
         table = read_csv(path)
     else:
         with naming(path, ": cannot be read as a table"):
-            table = pd.read_excel(io.BytesIO(read_bytes(path, MOST_XLS)), engine="xlrd")
+            file, remarks = io.BytesIO(read_bytes(path, MOST_XLS)), io.StringIO()  # which xlrd would print
+            table = pd.read_excel(file, engine="xlrd", engine_kwargs={"logfile": remarks})
     table = table.rename(columns=lambda column: str(column).strip())  # one official name ends with a blank
     if (twice := table.columns.duplicated()).any():
         raise ValueError(f"{path}: two columns are called {table.columns[twice][0]!r}")

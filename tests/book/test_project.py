@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tools.repository import slug
+from tools.repository import change, slug
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -82,23 +82,91 @@ def test_address_changes_everywhere_and_back(tmp_path):
     def texts() -> dict[str, str]:
         return {str(p): p.read_text() for p in tmp_path.rglob("*") if p.is_file() and ".git" not in p.parts}
 
-    def change(url: str) -> subprocess.CompletedProcess:
+    def change_by_tool(url: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             [sys.executable, "tools/repository.py", url], cwd=tmp_path, capture_output=True, text=True, check=False
         )
 
     before = texts()
     old = PROJECT["urls"]["Repository"]
-    assert change("https://github.com/someone/bags-2.git").returncode == 0
+    assert change_by_tool("https://github.com/someone/bags-2.git").returncode == 0
     assert not [name for name, text in texts().items() if re.search(rf"[/:]{re.escape(slug(ROOT))}", text)]
     changed = {Path(name).name for name in before if before[name] != texts()[name]}
     assert {"pyproject.toml", "_config.yml", "README.md", "CITATION.cff", "01_bags.ipynb"} <= changed
-    assert change(old).returncode == 0
+    assert change_by_tool(old).returncode == 0
     assert texts() == before
-    bad = change("gitlab.com/someone")
+    bad = change_by_tool("gitlab.com/someone")
     assert bad.returncode == 1
     assert "URL: expected https://github.com/OWNER/NAME" in bad.stderr
     assert texts() == before
+
+
+def test_address_changes_in_files_of_any_name(tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/old/name"\n')
+    names = ["plain.md", "95_é.ipynb", 'a"b.md', "with space.md", "two\nlines.md"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"see https://github.com/old/name\r\n")
+    (tmp_path / "outside").mkdir()
+    target = tmp_path.with_name(f"{tmp_path.name}.md")
+    target.write_text("https://github.com/old/name")
+    (tmp_path / "link.md").symlink_to(target)
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    change(tmp_path, "https://github.com/new/name")
+    assert [(tmp_path / name).read_bytes() for name in names] == [b"see https://github.com/new/name\r\n"] * 5
+    assert target.read_text() == "https://github.com/old/name"
+
+
+def test_address_of_what_is_no_clone(tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/old/name"\n')
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(ValueError, match=r"git cannot list its files \(fatal: not a git repository(.|\n)*git init"):
+        change(tmp_path, "https://github.com/new/name")
+
+
+@pytest.mark.parametrize(
+    "text", ["`touch {}`", "$$(touch {})", "$(shell touch {})", '"; touch {}; echo "', "\ntouch {}"]
+)
+@pytest.mark.parametrize("target", ["repository URL=", "notebooks NAMES="])
+def test_make_runs_nothing_of_what_it_is_given(tmp_path, target, text):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "constraints.txt").touch()
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "installed").touch()
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "given: $*"\n')
+    python.chmod(0o755)
+    goal, variable = target.split()
+    mark = tmp_path / "ran"
+    done = subprocess.run(
+        ["make", "-s", goal, variable + text.format(mark)], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "given: tools/" in done.stdout
+    assert not mark.exists()
+
+
+def test_workflow_is_pinned():
+    """Each action by its commit, with the version beside it; no token left behind, publishing not cut off."""
+    text = (ROOT / ".github" / "workflows" / "book.yml").read_text()
+    uses = re.findall(r"uses: (\S+)(.*)", text)
+    assert len(uses) == 4
+    assert all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", action) for action, _ in uses)
+    assert all(re.fullmatch(r" # v\d+\.\d+\.\d+", version) for _, version in uses)
+    flow = yaml.safe_load(text)
+    assert flow["permissions"] == {"contents": "read"}
+    assert flow["jobs"]["publish"]["concurrency"] == {"group": "pages", "cancel-in-progress": False}
+    assert flow["concurrency"]["cancel-in-progress"] == "${{ github.event_name == 'pull_request' }}"
+    assert flow["jobs"]["test"]["steps"][0]["with"]["persist-credentials"] is False
+
+
+def test_installing_runs_pinned_code_only():
+    make = (ROOT / "Makefile").read_text()
+    backend = Requirement(tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"][0])
+    assert backend.specifier.contains(pins()[backend.name])
+    assert "PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt" in make
+    installs = re.findall(r"npm (?:install|ci|i) .*", make)
+    assert installs
+    assert all("--ignore-scripts" in one for one in installs)
 
 
 def test_importing_is_quick():
