@@ -12,6 +12,7 @@ from samil_lite.kernel_attention import attention_received, attention_rows, kern
 from samil_lite.metrics import Metrics
 from samil_lite.models import MILClassifier, MILOutput, build
 from samil_lite.pooling import AttentionPool, MaxPool, MeanPool
+from samil_lite.public_checkpoints import load_public
 from samil_lite.saving import Ensemble, load, save
 from samil_lite.training import History, evaluate, fit, predict
 
@@ -49,6 +50,7 @@ __all__ = [
     "kernel_attention",
     "kernels",
     "load",
+    "load_public",
     "predict",
     "predictions",
     "save",
