@@ -6,7 +6,8 @@ from typing import Literal, overload
 import torch
 from torch import Tensor, nn
 
-from samil_lite.kernel_attention import attention_received, attention_rows, kernel_attention
+from samil_lite.arguments import above, at_least, checked, one_of, shown
+from samil_lite.kernel_attention import BACKENDS, attention_received, attention_rows, kernel_attention
 from samil_lite.kernels import Kernel, as_kernel
 
 
@@ -31,6 +32,7 @@ class KernelSelfAttention(nn.Module):
         backend: passed to `kernel_attention`.
     """
 
+    @checked(dim=at_least(1), dim_qk=at_least(1), alpha=above(0), backend=one_of(BACKENDS))
     def __init__(
         self,
         dim: int,
@@ -53,8 +55,6 @@ class KernelSelfAttention(nn.Module):
         self.gamma = nn.Parameter(torch.tensor(float(gamma)))
         self.raw_alpha: nn.Parameter | None = None
         if self.kernel.has_alpha:
-            if not alpha > 0:
-                raise ValueError(f"alpha: expected a number above 0, got {alpha}")
             raw = torch.tensor(alpha + math.log(-math.expm1(-alpha)))  # softplus of this is alpha
             self.raw_alpha = nn.Parameter(raw, requires_grad=learn_alpha)
 
@@ -81,8 +81,7 @@ class KernelSelfAttention(nn.Module):
         Raises:
             ValueError: if the offsets do not cut h into bags, or h has another width.
         """
-        if h.ndim != 2 or h.shape[1] != self.W_v.in_features:
-            raise ValueError(f"h: expected embeddings of shape (N, {self.W_v.in_features}), got {tuple(h.shape)}")
+        self._check(h)
         q, k, v = *self._queries_and_keys(h), self.W_v(h)  # (N, d_qk), (N, d_qk), (N, d)
         if not return_weights:
             return h + self.gamma * kernel_attention(q, k, v, self.kernel, self.alpha, offsets, self.backend)  # (N, d)
@@ -91,11 +90,21 @@ class KernelSelfAttention(nn.Module):
 
     def attention_rows(self, h: Tensor, indices: Tensor, offsets: Tensor | None = None) -> list[Tensor]:
         """β of some queries only, without the n × n numbers of all; see `samil_lite.attention_rows`."""
+        self._check(h)
         return attention_rows(*self._queries_and_keys(h), indices, self.kernel, self.alpha, offsets)
 
     def attention_received(self, h: Tensor, offsets: Tensor | None = None) -> Tensor:
         """Mean of each column of β, for pictures of large bags; see `samil_lite.attention_received`."""
+        self._check(h)
         return attention_received(*self._queries_and_keys(h), self.kernel, self.alpha, offsets)
+
+    def extra_repr(self) -> str:
+        learned = "" if self.raw_alpha is None else f", learn_alpha={self.raw_alpha.requires_grad}"
+        return f"kernel={self.kernel}{learned}"
+
+    def _check(self, h: Tensor) -> None:
+        if not isinstance(h, Tensor) or h.ndim != 2 or h.shape[1] != self.W_v.in_features:
+            raise ValueError(f"h: expected embeddings of shape (N, {self.W_v.in_features}), got {shown(h)}")
 
     def _queries_and_keys(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """q and k (N, d_qk), in the type of the weights under autocast too: rounding would swamp small distances."""

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from samil_lite.arguments import check, checked, expected_of, shown
 from samil_lite.segments import bag_index, check_offsets, pad
 
 Array = Tensor | np.ndarray
 Key = int | slice | Sequence[int] | Array  # what bags are chosen by
+TENSOR = expected_of(Tensor)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -19,14 +21,15 @@ class Bags:
     """A ragged batch: all instances of all bags in one flat tensor, and where each bag begins.
 
     Bag b holds the instances offsets[b] … offsets[b + 1] - 1, the layout that variable-length
-    attention calls `cu_seqlens`. No padding is stored, so no layer can attend to padding by mistake.
+    attention calls `cu_seqlens`. No padding is stored, so no layer can attend to padding by mistake. Arrays and lists
+    become tensors, and labels 64-bit integers.
 
     Args:
         instances: floating point, finite, or bytes (uint8) of images; shape (N, …): N instances in all, any shape each.
         offsets: integers, shape (B + 1,), first 0, last N, ascending.
-        labels: integers ≥ 0, shape (B,); None for bags whose label is not known.
+        labels: integers ≥ 0 or booleans, shape (B,); None for bags whose label is not known.
         instance_labels: integers, shape (N,); None where they are not known. Never used for training.
-        coordinates: shape (N, 2), where in its image each instance lies; None where that has no meaning.
+        coordinates: finite numbers, shape (N, 2), where in its image each instance lies; None where there is no such.
 
     Raises:
         ValueError: if a shape, a type or a value is not as above; the message names the argument.
@@ -39,16 +42,23 @@ class Bags:
     coordinates: Tensor | None = None
 
     def __post_init__(self) -> None:
+        for f in fields(self):
+            if (x := getattr(self, f.name)) is not None or f.name in ("instances", "offsets"):
+                object.__setattr__(self, f.name, check(f.name, x, TENSOR))
         n = _check_instances("instances", self.instances)
         check_offsets(self.offsets, n)
         if self.labels is not None:
             _check_integers("labels", self.labels, len(self.offsets) - 1, "one for each bag")
+            object.__setattr__(self, "labels", self.labels.long())
             if (self.labels < 0).any():
                 raise ValueError(f"labels: expected classes 0, 1, …, got {int(self.labels.min())}")
         if self.instance_labels is not None:
             _check_integers("instance_labels", self.instance_labels, n, "one for each instance")
-        if self.coordinates is not None and self.coordinates.shape != (n, 2):
-            raise ValueError(f"coordinates: expected shape ({n}, 2), got {tuple(self.coordinates.shape)}")
+        if self.coordinates is not None:
+            _check_coordinates(self.coordinates, n)
+        for f in fields(self):
+            if (x := getattr(self, f.name)) is not None and x.device != self.device:
+                raise ValueError(f"{f.name}: expected a tensor on {self.device}, as the instances, got {x.device}")
 
     @staticmethod
     def from_list(
@@ -68,7 +78,7 @@ class Bags:
         Raises:
             ValueError: if there is no bag, a bag is empty, or bags do not agree; the message says which.
         """
-        tensors = [torch.as_tensor(bag) for bag in bags]
+        tensors = _tensors("bags", bags)
         if not tensors:
             raise ValueError("bags: expected at least one bag, got an empty list")
         for i, bag in enumerate(tensors):
@@ -85,15 +95,16 @@ class Bags:
         return Bags(
             torch.cat(tensors),
             sizes.cumsum(0).to(tensors[0].device),
-            None if labels is None else torch.as_tensor(labels, device=tensors[0].device),
+            None if labels is None else check("labels", labels, TENSOR).to(tensors[0].device),
             _flatten("instance_labels", instance_labels, tensors),
             _flatten("coordinates", coordinates, tensors),
         )
 
     @staticmethod
+    @checked()
     def from_padded(x: Tensor, mask: Tensor, labels: Tensor | None = None) -> "Bags":
         """Batch from padded bags x of shape (B, n_max, …) and a mask (B, n_max), True at real instances."""
-        if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
+        if mask.dtype != torch.bool or mask.ndim != 2 or mask.shape != x.shape[:2]:
             raise ValueError(
                 f"mask: expected booleans of shape {tuple(x.shape[:2])}, got {mask.dtype} of {tuple(mask.shape)}"
             )
@@ -103,8 +114,13 @@ class Bags:
     @staticmethod
     def cat(batches: Sequence["Bags"]) -> "Bags":
         """One batch with the bags of all `batches`, in order. A field that one of them lacks is dropped."""
+        batches = list(batches)
         if not batches:
             raise ValueError("batches: expected at least one batch, got an empty list")
+        for i, batch in enumerate(batches):
+            if not isinstance(batch, Bags) or batch.device != batches[0].device:
+                what = f"Bags on {batches[0].device}, as batches[0]" if i else "Bags"
+                raise ValueError(f"batches[{i}]: expected {what}, got {shown(batch)}")
         shapes = {tuple(batch.instances.shape[1:]) for batch in batches}
         if len(shapes) > 1:
             raise ValueError(f"batches: expected instances of one shape, got {sorted(shapes)}")
@@ -120,6 +136,7 @@ class Bags:
         """Padded instances (B, n_max, …), zero where there is none, and the mask (B, n_max), True at instances."""
         return pad(self.instances, self.offsets)
 
+    @checked()
     def to(self, device: torch.device | str) -> "Bags":
         """The same bags on another device."""
         moved = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -144,10 +161,11 @@ class Bags:
         """Number of the bag that each instance belongs to, shape (N,)."""
         return bag_index(self.offsets, self.n_instances)
 
+    @checked()
     def split(self, x: Tensor) -> list[Tensor]:
         """Cuts a tensor with one row for each instance into one tensor for each bag, as for attention weights."""
-        if len(x) != self.n_instances:
-            raise ValueError(f"x: expected {self.n_instances} rows, one for each instance, got {len(x)}")
+        if x.ndim < 1 or len(x) != self.n_instances:
+            raise ValueError(f"x: expected {self.n_instances} rows, one for each instance, got {shown(x)}")
         return list(x.split(self.sizes.tolist()))
 
     def __len__(self) -> int:
@@ -193,17 +211,28 @@ def chosen_bags(key: Key, n: int, device: torch.device | str = "cpu") -> Tensor:
         IndexError: if a number is out of range or no integer, or no bag is chosen.
     """
     if not isinstance(key, slice):
-        key = key.cpu().numpy() if isinstance(key, Tensor) else np.asarray(key)
-        if key.size and key.dtype.kind not in "biu":  # fractions would be cut off
-            raise IndexError(f"bags[{key}]: expected integers, a slice or a mask, got {key.dtype}")
-        key = key if key.dtype == bool else key.astype(np.int64)
+        key = _numbers(key)
     try:
         chosen = np.arange(n)[key].flatten()  # (b,)
-    except IndexError as error:
+    except (IndexError, TypeError) as error:  # the second: a slice from 0.5, say
         raise IndexError(f"bag {key} of {n}: {error}") from None
     if len(chosen) == 0:
         raise IndexError(f"bags[{key}]: expected at least one bag to be chosen of {n}")
     return torch.from_numpy(chosen).to(device)
+
+
+def _numbers(key: Any) -> np.ndarray:
+    """What bags are chosen by, as an array of integers or a mask."""
+    try:
+        array = key.cpu().numpy() if isinstance(key, Tensor) else np.asarray(key)
+    except (TypeError, ValueError):
+        raise IndexError(f"bags[…]: expected integers, a slice or a mask, got {shown(key)}") from None
+    is_number = array.dtype.kind in "iu" or (array.dtype.kind == "b" and array.ndim > 0)  # fractions would be cut off
+    if array.size and not is_number:
+        raise IndexError(f"bags[{key!r}]: expected integers, a slice or a mask, got {shown(key)}")
+    if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+        raise IndexError(f"bags[{key!r}]: expected the numbers of bags, got {array.max()}")
+    return array if array.dtype == bool else array.astype(np.int64)
 
 
 def _trusted(**values: Tensor | None) -> Bags:
@@ -220,8 +249,8 @@ def _counts(labels: Tensor) -> list[tuple[int, int]]:
 
 
 def _check_instances(name: str, x: Tensor) -> int:
-    if x.ndim < 2:
-        raise ValueError(f"{name}: expected shape (N, …) with at least two dimensions, got {tuple(x.shape)}")
+    if x.ndim < 2 or (len(x) > 0 and x.numel() == 0):
+        raise ValueError(f"{name}: expected shape (N, …), at least one number in each instance, got {tuple(x.shape)}")
     if x.dtype == torch.uint8:
         return len(x)
     if not x.is_floating_point():
@@ -234,16 +263,31 @@ def _check_instances(name: str, x: Tensor) -> int:
 
 
 def _check_integers(name: str, x: Tensor, length: int, which: str) -> None:
-    if x.is_floating_point() or x.is_complex() or x.shape != (length,):
+    if x.is_floating_point() or x.shape != (length,):
         raise ValueError(f"{name}: expected {length} integers, {which}, got {x.dtype} of shape {tuple(x.shape)}")
+
+
+def _check_coordinates(x: Tensor, n: int) -> None:
+    if x.shape != (n, 2):
+        raise ValueError(f"coordinates: expected shape ({n}, 2), got {tuple(x.shape)}")
+    if x.dtype == torch.bool or not x.isfinite().all():
+        what = "booleans" if x.dtype == torch.bool else "NaN or infinity"
+        raise ValueError(f"coordinates: expected finite numbers, got {what}")
+
+
+def _tensors(name: str, parts: Any) -> list[Tensor]:
+    """One tensor for each bag; an error says which one is none."""
+    if isinstance(parts, str | bytes | dict) or not hasattr(parts, "__iter__"):
+        raise ValueError(f"{name}: expected a list with one array for each bag, got {shown(parts)}")
+    return [check(f"{name}[{i}]", part, TENSOR) for i, part in enumerate(parts)]
 
 
 def _flatten(name: str, parts: Sequence[Array] | None, bags: list[Tensor]) -> Tensor | None:
     """Joins one array for each bag; their lengths must be those of the bags."""
     if parts is None:
         return None
-    tensors = [torch.as_tensor(part, device=bags[0].device) for part in parts]
-    lengths, expected = [len(part) for part in tensors], [len(bag) for bag in bags]
-    if lengths != expected:
+    tensors = [part.to(bags[0].device) for part in _tensors(name, parts)]
+    lengths, expected = [len(part) if part.ndim else 1 for part in tensors], [len(bag) for bag in bags]
+    if lengths != expected or len({part.shape[1:] for part in tensors}) > 1:
         raise ValueError(f"{name}: expected one array for each bag, of lengths {expected}, got {lengths}")
     return torch.cat(tensors)

@@ -16,6 +16,8 @@ from difflib import get_close_matches
 import torch
 from torch import Tensor
 
+from samil_lite.arguments import checked, one_of
+
 
 class Kernel:
     """What all kernels share. `alpha` is a tensor of one positive number; kernels without one ignore it.
@@ -67,6 +69,7 @@ class RBF(Kernel):
 
     statistic, has_alpha = "squared_distance", True
 
+    @checked()
     def __init__(self, log_scores: bool = False) -> None:
         self.log_scores = log_scores
 
@@ -88,6 +91,7 @@ class InverseQuadratic(Kernel):
 
     statistic, has_alpha = "squared_distance", True
 
+    @checked()
     def __init__(self, log_scores: bool = False) -> None:
         self.log_scores = log_scores
 
@@ -122,9 +126,8 @@ class Module(Kernel):
 
     has_alpha = True
 
+    @checked(norm=one_of(("euclidean", "l1")))
     def __init__(self, norm: str = "euclidean") -> None:
-        if norm not in ("euclidean", "l1"):
-            raise ValueError(f"norm: expected 'euclidean' or 'l1', got {norm!r}")
         self.norm = norm
         self.statistic = "squared_distance" if norm == "euclidean" else "l1_distance"
 
@@ -192,7 +195,7 @@ def as_kernel(kernel: str | Kernel) -> Kernel:
     """
     if isinstance(kernel, Kernel):
         return kernel
-    if kernel not in KERNELS:
+    if not isinstance(kernel, str) or kernel not in KERNELS:
         near = get_close_matches(str(kernel), KERNELS, n=2) or list(KERNELS)
         raise ValueError(f"kernel: unknown kernel {kernel!r}; did you mean {' or '.join(near)}?")
     return KERNELS[kernel]()

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from samil_lite.arguments import at_least, checked, shown
 from samil_lite.attention import KernelSelfAttention
 from samil_lite.bags import Bags
 from samil_lite.encoders import LeNet5
@@ -50,6 +51,7 @@ class MILClassifier(nn.Module):
         self_attention: mixes the instances of each bag before they are pooled.
     """
 
+    @checked(dim=at_least(1), n_classes=at_least(1))
     def __init__(
         self,
         encoder: nn.Module,
@@ -60,13 +62,12 @@ class MILClassifier(nn.Module):
         self_attention: KernelSelfAttention | None = None,
     ) -> None:
         super().__init__()
-        if n_classes < 1:
-            raise ValueError(f"n_classes: expected 1 (binary) or the number of classes, got {n_classes}")
         self.encoder = encoder
         self.self_attention = self_attention
         self.pool = pool
         self.classifier = nn.Linear(dim, n_classes)
         self.n_classes = n_classes
+        self.dim = dim
         self.instance_level = instance_level
 
     def forward(self, bags: Bags, return_weights: bool = False) -> MILOutput:
@@ -77,14 +78,10 @@ class MILClassifier(nn.Module):
             return_weights: whether to return the β of the self-attention too; it changes nothing else.
 
         Raises:
-            ValueError: if the bags are on another device than the model. (`predict` and `evaluate` move them.)
+            ValueError: if the bags are on another device than the model (`predict` and `evaluate` move them), or of a
+                shape or type that its encoder cannot take.
         """
-        device, other = next(self.parameters()).device, bags.instances.device
-        if device != other:
-            raise ValueError(
-                f"bags: expected them on the model's device, {device}, got {other}; use bags.to({str(device)!r})"
-            )
-        h, beta = self.encoder(bags.instances), None  # (N, d)
+        h, beta = self._embed(bags), None  # (N, d)
         if self.self_attention is not None:
             if return_weights:
                 h, beta = self.self_attention(h, bags.offsets, return_weights=True)  # (N, d), B × (n_b, n_b)
@@ -97,10 +94,50 @@ class MILClassifier(nn.Module):
         z, attention = self.pool(h, bags.offsets)  # (B, d), (N,)
         return MILOutput(self._squeeze(self.classifier(z)), attention, z, self_attention=beta)
 
+    def _embed(self, bags: Bags) -> Tensor:
+        """Embeddings (N, d); floating-point instances are taken in the type of the model's weights."""
+        if not hasattr(bags, "instances"):
+            hint = "; Bags.from_list([x]) makes a bag of instances x" if isinstance(bags, Tensor) else ""
+            raise ValueError(f"bags: expected Bags, got {shown(bags)}{hint}")
+        x, weight, dim = bags.instances, self.classifier.weight, self.dim
+        if x.device != weight.device:
+            device = str(weight.device)
+            raise ValueError(
+                f"bags: expected them on the model's device, {device}, got {x.device}; use bags.to({device!r})"
+            )
+        if x.dtype != weight.dtype and x.is_floating_point():
+            x = x.to(weight.dtype)
+        try:
+            h = self.encoder(x)
+        except (RuntimeError, TypeError) as error:
+            if (reason := _misfit(self.encoder, x)) is None:
+                raise
+            raise ValueError(f"bags: {reason}") from error
+        if h.ndim != 2 or h.shape[1] != dim:
+            raise ValueError(f"dim: the encoder gives {shown(h)}, expected (N, {dim}), as the model was built for")
+        return h  # type: ignore[no-any-return]
+
+    def extra_repr(self) -> str:
+        return f"n_classes={self.n_classes}, instance_level={self.instance_level}"
+
     def _squeeze(self, logits: Tensor) -> Tensor:
         return logits.squeeze(-1) if self.n_classes == 1 else logits  # (B, 1) -> (B,)
 
 
+def _misfit(encoder: nn.Module, x: Tensor) -> str | None:
+    """Why an encoder cannot take these instances, if that is to be seen from outside."""
+    if not x.is_floating_point():
+        return f"the encoder cannot take instances of {x.dtype}; convert them, as .float() does, images also / 255"
+    first = next((module for module in encoder.modules() if hasattr(module, "in_features")), None)
+    if first is not None and x.shape[-1] != first.in_features:
+        return f"instances have {x.shape[-1]} features, the encoder expects {first.in_features}"
+    channels = next((module for module in encoder.modules() if hasattr(module, "in_channels")), None)
+    if channels is not None and (x.ndim != 4 or x.shape[1] != channels.in_channels):
+        return f"instances have shape {tuple(x.shape[1:])}, the encoder expects {channels.in_channels} channels"
+    return None
+
+
+@checked(n_classes=at_least(1), dim=at_least(1), hidden=at_least(1))
 def build(
     name: str,
     encoder: nn.Module | None = None,
@@ -135,9 +172,12 @@ def build(
     if self_attention and name not in KERNEL_OF:
         raise ValueError(f"{', '.join(self_attention)}: {name} has no self-attention; {', '.join(KERNEL_OF)} have")
     encoder = LeNet5() if encoder is None else encoder
-    dim = getattr(encoder, "out_features", None) if dim is None else dim
+    out = getattr(encoder, "out_features", None)
+    dim = out if dim is None else dim
     if not isinstance(dim, int):
         raise ValueError(f"dim: expected the width of the embeddings, since {type(encoder).__name__} does not say it")
+    if isinstance(out, int) and out != dim:
+        raise ValueError(f"dim: expected {out}, the width of {type(encoder).__name__}'s embeddings, got {dim}")
     pool: nn.Module
     if name.endswith("abmilp"):
         pool = AttentionPool(dim, hidden, gated=name == "gated-abmilp")

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from samil_lite.arguments import at_least, checked, shown
 from samil_lite.segments import (
     check_offsets,
     segment_logsumexp,
@@ -29,6 +30,7 @@ class AttentionPool(nn.Module):
         gated: whether to use the gate U.
     """
 
+    @checked(dim=at_least(1), hidden=at_least(1))
     def __init__(self, dim: int, hidden: int = 128, gated: bool = False) -> None:
         super().__init__()
         self.V = nn.Linear(dim, hidden)
@@ -122,6 +124,6 @@ def _equal_weights(h: Tensor, offsets: Tensor) -> Tensor:
 
 
 def _check(h: Tensor, offsets: Tensor, dim: int | None = None) -> None:
+    if not isinstance(h, Tensor) or h.ndim != 2 or not h.is_floating_point() or (dim or h.shape[1]) != h.shape[1]:
+        raise ValueError(f"h: expected embeddings of shape (N, {dim or 'd'}), floating point, got {shown(h)}")
     check_offsets(offsets, len(h))
-    if h.ndim != 2 or (dim is not None and h.shape[1] != dim):
-        raise ValueError(f"h: expected embeddings of shape (N, {dim or 'd'}), got {tuple(h.shape)}")

@@ -9,6 +9,8 @@ from torch import Tensor
 
 def check_offsets(offsets: Tensor, n: int) -> None:
     """Raises ValueError unless `offsets` cut `n` instances into bags of at least one instance."""
+    if not isinstance(offsets, Tensor):
+        raise ValueError(f"offsets: expected a tensor of B + 1 integers, got {type(offsets).__name__}")
     if offsets.ndim != 1 or len(offsets) < 2 or offsets.dtype not in (torch.int32, torch.int64):
         raise ValueError(
             f"offsets: expected a vector of B + 1 integers, got {offsets.dtype} of shape {tuple(offsets.shape)}"

@@ -22,6 +22,9 @@ from samil_lite.bags import Bags
 from samil_lite.explorables import FIGURES as EXPLORABLES
 from samil_lite.explorables import Explorable
 from samil_lite.explorables import explorable as explorable  # sl.viz.explorable
+from samil_lite.heatmap import beta_row as beta_row
+from samil_lite.heatmap import describe_heatmap as describe_heatmap
+from samil_lite.heatmap import heatmap as heatmap
 from samil_lite.metrics import mean_interval
 from samil_lite.training import History
 

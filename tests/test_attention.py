@@ -201,7 +201,7 @@ def bad_forward() -> Tensor:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (bad_forward, r"h: expected embeddings of shape \(N, 4\), got \(3, 5\)"),
+        (bad_forward, r"h: expected embeddings of shape \(N, 4\), got .* \(3, 5\)"),
         (lambda: sl.KernelSelfAttention(4, "rbf", alpha=0), "alpha: expected a number above 0, got 0"),
         (lambda: sl.KernelSelfAttention(4, "rfb"), "kernel: unknown kernel 'rfb'; did you mean rbf"),
         (lambda: sl.build("abmilp", gamma=1), "gamma: abmilp has no self-attention; sa-abmilp, gsa-abmilp"),

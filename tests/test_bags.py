@@ -82,7 +82,7 @@ def test_indexing_out_of_range(key):
 
 @pytest.mark.parametrize("key", [0.9, [0.5, 1.5], torch.tensor([1.0]), "img1", None])
 def test_indexing_by_what_is_no_number(key):
-    with pytest.raises(IndexError, match=r"expected integers, a slice or a mask, got (float|<U4|object)"):
+    with pytest.raises(IndexError, match=r"expected integers, a slice or a mask, got "):
         example()[key]
 
 

@@ -429,7 +429,7 @@ X = torch.zeros(3, 2)
         (lambda: sl.kernel_attention(X, X, X, offsets=torch.tensor([0, 2])), "offsets: expected first 0 and last 3"),
         (lambda: sl.attention_rows(X, X, torch.tensor([3])), "indices: expected a vector of integers from 0 to 2"),
         (lambda: sl.attention_received(X, X[:2]), "k: expected 3 rows"),
-        (lambda: Module(norm="l2"), "norm: expected 'euclidean' or 'l1', got 'l2'"),
+        (lambda: Module(norm="l2"), "norm: expected one of euclidean, l1, got 'l2'"),
     ],
 )
 def test_bad_input_is_named(make, message):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from samil_lite.arguments import shown
 from samil_lite.kernel_attention.arguments import as_alpha, check, one_bag
 from samil_lite.kernel_attention.blockwise import blocks, features, scores
 from samil_lite.kernels import Kernel, as_kernel
@@ -38,8 +39,12 @@ def attention_rows(
     """
     offsets = one_bag(q) if offsets is None else offsets
     check(q, k, k, offsets)
-    if indices.ndim != 1 or indices.is_floating_point() or ((indices < 0) | (indices >= len(q))).any():
-        raise ValueError(f"indices: expected a vector of integers from 0 to {len(q) - 1}, got {indices.tolist()}")
+    if not isinstance(indices, Tensor) or indices.dtype == torch.bool:
+        hint = "; mask.nonzero().squeeze(1) has the numbers of a mask" if isinstance(indices, Tensor) else ""
+        raise ValueError(f"indices: expected a tensor of the numbers of instances, got {shown(indices)}{hint}")
+    is_whole = not (indices.is_floating_point() or indices.is_complex())
+    if indices.ndim != 1 or not is_whole or ((indices < 0) | (indices >= len(q))).any():
+        raise ValueError(f"indices: expected a vector of integers from 0 to {len(q) - 1}, got {shown(indices)}")
     result: list[Tensor] = []
     for index in indices.tolist():
         bag = int(torch.searchsorted(offsets, index, right=True)) - 1
