@@ -50,10 +50,9 @@ class History:
 
 
 def default_device() -> torch.device:
-    """The accelerator if there is one (CUDA before Apple's), else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """The accelerator if there is one that works, such as a CUDA card or Apple's, else the CPU."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return torch.device("cpu") if accelerator is None else accelerator
 
 
 def fit(

@@ -1,0 +1,234 @@
+"""Runs the chapters and the tests with other versions than the pinned ones, and records what came of it.
+
+    colab    every chapter and student copy as on Colab; every chapter once more with a pretended graphics card
+    lowest   unit tests and chapters with the lowest versions that pyproject.toml admits
+    newest   unit tests and chapters with the newest versions there are
+    sphinx   the book with the newest Sphinx, through the conf.py that Jupyter Book writes: the way out of its 1.x line
+
+Each has a virtual environment of its own in the folder SAMIL_ENVIRONMENTS (~/.cache/samil-lite unless it is set), of
+several GB where PyTorch comes with CUDA. The outcome goes into book/results/environments.json.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+ROOT = Path(__file__).parents[1]
+HOME = Path(os.environ.get("SAMIL_ENVIRONMENTS", Path.home() / ".cache" / "samil-lite")).absolute()
+RECORD = ROOT / "book" / "results" / "environments.json"
+COLAB = ROOT / "tools" / "colab" / "versions.txt"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+USED = ("histology", "features", "retina", "cluster")  # the extras that tests and chapters need
+RUNNERS = ("ipykernel", "nbclient", "nbformat", "nbval", "pytest", "pytest-xdist")
+SHOWN = ("torch", "numpy", "pandas", "scikit-learn", "matplotlib", "ipython")
+SPHINX = ("sphinx", "myst-nb", "myst-parser", "sphinx-book-theme", "pydata-sphinx-theme")
+JUPYTER_BOOK = (  # the other extensions that it loads
+    *("sphinx-comments", "sphinx-copybutton", "sphinx_design", "sphinx-external-toc", "sphinx-jupyterbook-latex"),
+    *("sphinx-multitoc-numbering", "sphinx-thebe", "sphinx-togglebutton", "sphinxcontrib-bibtex"),
+)
+PYTHONS = {"colab": "python3.13", "lowest": "python3.11", "newest": "python3.14", "sphinx": sys.executable}
+
+
+def requirements(*extras: str) -> list[str]:
+    """What the package needs to run, with the extras."""
+    optional = PROJECT["optional-dependencies"]
+    return sorted({*PROJECT["dependencies"], *(x for extra in extras for x in optional[extra])})
+
+
+def environment(name: str, python: str, packages: Sequence[str], *options: str) -> Path:
+    """The Python of an environment with these packages; made unless it is there with the same ones."""
+    folder = HOME / name
+    wanted = "\n".join([python, *packages, *options])
+    stamp = folder / "installed"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([python, "-m", "venv", folder], check=True)
+        subprocess.run([folder / "bin" / "pip", "install", "--quiet", *options, *packages], check=True)
+        stamp.write_text(wanted)
+    return folder / "bin" / "python"
+
+
+def installed(python: Path) -> dict[str, str]:
+    """Names and versions of an environment's packages."""
+    listed = subprocess.run([python, "-m", "pip", "list", "--format=json"], capture_output=True, text=True, check=True)
+    return {package["name"].lower(): package["version"] for package in json.loads(listed.stdout)}
+
+
+def run_pytest(python: Path, folder: Path, *arguments: str | Path, **variables: str) -> dict[str, str]:
+    """Runs pytest in a folder; returns what became of each test: "" if it passed, else the report."""
+    with tempfile.TemporaryDirectory() as place:
+        report = Path(place) / "report.xml"
+        workers = ["-n", str(os.cpu_count()), "--dist", "loadscope"]
+        command = [python, "-m", "pytest", "-q", "--tb=short", *workers, f"--junitxml={report}", *arguments]
+        settings = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "MPLCONFIGDIR": place, **variables}
+        # Without the usual PATH a cell's "!" would find the commands of another environment.
+        paths = {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
+        subprocess.run(command, cwd=folder, env={**os.environ, **paths, **settings}, check=False)
+        found = {}
+        for case in ElementTree.parse(report).iter("testcase"):
+            bad = [x.text or x.get("message", "") for x in case if x.tag in ("failure", "error")]
+            if not any(x.tag == "skipped" for x in case):
+                found[f"{case.get('classname')}::{case.get('name')}"] = "\n".join(bad)
+    return found
+
+
+def run_notebooks(python: Path, folder: Path, lax: bool = False, **variables: str) -> dict[str, str]:
+    """Runs all notebooks under a folder with nbval; if `lax`, without a look at their outputs."""
+    notebooks = sorted(folder.rglob("[0-9]*.ipynb"))
+    kind = "--nbval-lax" if lax else "--nbval"
+    options = ["-c", os.devnull, f"--rootdir={folder}", "-p", "no:cacheprovider"]
+    options += [kind, "--nbval-current-env", "--nbval-cell-timeout=300"]
+    return run_pytest(python, folder, *options, *notebooks, **variables)
+
+
+def outcome(found: dict[str, str]) -> dict[str, Any]:
+    """The numbers for the record; failures are printed."""
+    failed = {name: text for name, text in found.items() if text}
+    for name, text in failed.items():
+        print(f"FAILED {name}\n{text[-1500:]}\n")
+    return {"passed": len(found) - len(failed), "failed": sorted(failed)}
+
+
+def like_colab(folder: Path, notebooks: Sequence[Path]) -> dict[str, str]:
+    """Copies each notebook alone into a folder of its own, and returns the variables that make it think it is on Colab.
+
+    The set-up cell clones into a folder beside the notebook instead of /content, and from this repository.
+    """
+    for notebook in notebooks:
+        place = folder / notebook.stem
+        place.mkdir(parents=True)
+        text = notebook.read_text(encoding="utf-8").replace("/content/", f"{place}/")
+        (place / notebook.name).write_text(text, encoding="utf-8")
+    startup = folder / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    shutil.copy(ROOT / "tools" / "colab" / "startup.py", startup)
+    return {
+        "IPYTHONDIR": str(folder / "ipython"),
+        "PYTHONPATH": str(ROOT / "tools"),  # for the pretend device
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{ROOT.as_uri()}.insteadOf",
+        "GIT_CONFIG_VALUE_0": PROJECT["urls"]["Repository"],
+    }
+
+
+def colab(python: str) -> dict[str, Any]:
+    """Chapters and student copies as on Colab."""
+    wanted = [*requirements(*USED), *RUNNERS, "setuptools"]  # triton uses setuptools, which Colab has
+    there = environment("colab", python, wanted, "--constraint", str(COLAB))
+    before = installed(there)
+    chapters = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    copies = [path.parent / "student" / path.name for path in chapters]
+    runs = {}
+    with tempfile.TemporaryDirectory() as place:
+        for what, notebooks in (
+            ("chapters", chapters),
+            ("with a pretended card", chapters),
+            ("student copies", copies),
+        ):
+            folder = Path(place) / what
+            variables = like_colab(folder, notebooks)
+            if "card" in what:
+                variables["PRETEND_DEVICE"] = str(HOME)
+            found = run_notebooks(there, folder, lax="student" in what, **variables)
+            if "student" in what:
+                found = {name: text for name, text in found.items() if not is_unanswered(name, text, copies)}
+            runs[what] = outcome(found)
+    after = installed(there)
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    runs["packages installed or replaced"] = {"passed": len(after) - len(changed), "failed": changed}
+    return {"runs": runs, "versions": shown(there)}
+
+
+def is_unanswered(name: str, text: str, copies: Sequence[Path]) -> bool:
+    """Whether a cell of a student copy stopped because an exercise has no answer yet, as it should."""
+    stem, number = re.search(r"(\d\d_\w+)(?:\.ipynb)?.*Cell (\d+)$", name).groups()  # type: ignore[union-attr]
+    path = next(path for path in copies if path.stem == stem)
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    cell = cells[int(number)]
+    return bool(text) and ("NotImplementedError" in text or "sl.checks." in cell.source)
+
+
+def versions(name: str, python: str) -> dict[str, Any]:
+    """Unit tests and chapters with the lowest or the newest versions."""
+    wanted = [*requirements(*USED), *requirements("test")]
+    if name == "lowest":
+        wanted = (
+            [re.sub(r"^([\w-]+)>=", r"\1==", text) for text in requirements(*USED)]
+            + list(RUNNERS)
+            + ["hypothesis", "PyYAML"]
+        )
+    there = environment(name, python, [*wanted, *RUNNERS])
+    path = {"PYTHONPATH": str(ROOT)}
+    with tempfile.TemporaryDirectory() as place:
+        content = Path(place) / "notebooks"
+        shutil.copytree(ROOT / "notebooks", content, ignore=shutil.ignore_patterns("student", "assignments"))
+        chapters = run_notebooks(there, content, **path)
+    tests = run_pytest(there, ROOT, "tests", "--ignore=tests/book", "-p", "no:cacheprovider", **path)
+    return {"runs": {"unit tests": outcome(tests), "chapters": outcome(chapters)}, "versions": shown(there)}
+
+
+def sphinx(python: str) -> dict[str, Any]:
+    """The book with the newest Sphinx; all else is this environment's."""
+    there = environment("sphinx", python, [*SPHINX, *JUPYTER_BOOK])
+    packages = Path(
+        subprocess.check_output([there, "-c", "import site; print(site.getsitepackages()[0])"], text=True).strip()
+    )
+    ours = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "beside.pth").write_text("\n".join(ours))  # looked into after the environment's own
+    with tempfile.TemporaryDirectory() as place:
+        subprocess.run(["git", "clone", "--quiet", ROOT, place], check=True)
+        subprocess.run([Path(sys.executable).parent / "jupyter-book", "config", "sphinx", place], check=True)
+        build = [there, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "-b", "html", place, f"{place}/_build/html"]
+        said = subprocess.run(
+            build, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": place}
+        )
+        pages = len(list(Path(place, "_build", "html").rglob("*.html")))
+    warnings = [line for line in said.stderr.splitlines() if re.search("WARNING|ERROR|rror:", line)]
+    print(said.stderr)
+    if said.returncode and not warnings:
+        warnings = ["the build failed"]
+    return {"runs": {"pages": {"passed": pages, "failed": warnings}}, "versions": shown(there, *SPHINX)}
+
+
+def shown(python: Path, *names: str) -> dict[str, str]:
+    """The versions for the record."""
+    there = installed(python)
+    number = subprocess.check_output([python, "-c", "import platform; print(platform.python_version())"], text=True)
+    return {"python": number.strip(), **{name: there[name] for name in names or SHOWN if name in there}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="+", choices=PYTHONS)
+    parser.add_argument(
+        "--python", help="the Python to use, if not " + ", ".join(f"{p} for {n}" for n, p in PYTHONS.items())
+    )
+    args = parser.parse_args()
+    failed = False
+    for name in args.names:
+        python = args.python or PYTHONS[name]
+        found = colab(python) if name == "colab" else sphinx(python) if name == "sphinx" else versions(name, python)
+        known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+        known[name] = {"date": date.today().isoformat(), **found}
+        RECORD.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+        for what, result in found["runs"].items():
+            print(f"{name}, {what}: {result['passed']} passed, {len(result['failed'])} failed")
+            failed |= bool(result["failed"])
+    sys.exit(failed)
+
+
+if __name__ == "__main__":
+    main()
