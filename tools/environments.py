@@ -67,31 +67,40 @@ def installed(python: Path) -> dict[str, str]:
     return {package["name"].lower(): package["version"] for package in json.loads(listed.stdout)}
 
 
-def run_pytest(python: Path, folder: Path, *arguments: str | Path, **variables: str) -> dict[str, str]:
+def run_pytest(python: Path, folder: Path, variables: dict[str, str], *arguments: str | Path) -> dict[str, str]:
     """Runs pytest in a folder; returns what became of each test: "" if it passed, else the report."""
     with tempfile.TemporaryDirectory() as place:
         report = Path(place) / "report.xml"
         workers = ["-n", str(os.cpu_count()), "--dist", "loadscope"]
-        command = [python, "-m", "pytest", "-q", "--tb=short", *workers, f"--junitxml={report}", *arguments]
-        settings = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "MPLCONFIGDIR": place, **variables}
+        command: list[str | Path] = [
+            python,
+            "-m",
+            "pytest",
+            "-q",
+            "--tb=short",
+            *workers,
+            f"--junitxml={report}",
+            *arguments,
+        ]
+        settings = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "MPLCONFIGDIR": place}
         # Without the usual PATH a cell's "!" would find the commands of another environment.
         paths = {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
-        subprocess.run(command, cwd=folder, env={**os.environ, **paths, **settings}, check=False)
+        subprocess.run(command, cwd=folder, env={**os.environ, **paths, **settings, **variables}, check=False)
         found = {}
         for case in ElementTree.parse(report).iter("testcase"):
-            bad = [x.text or x.get("message", "") for x in case if x.tag in ("failure", "error")]
+            bad = [x.text or x.get("message") or "failed" for x in case if x.tag in ("failure", "error")]
             if not any(x.tag == "skipped" for x in case):
                 found[f"{case.get('classname')}::{case.get('name')}"] = "\n".join(bad)
     return found
 
 
-def run_notebooks(python: Path, folder: Path, lax: bool = False, **variables: str) -> dict[str, str]:
+def run_notebooks(python: Path, folder: Path, variables: dict[str, str], lax: bool = False) -> dict[str, str]:
     """Runs all notebooks under a folder with nbval; if `lax`, without a look at their outputs."""
     notebooks = sorted(folder.rglob("[0-9]*.ipynb"))
     kind = "--nbval-lax" if lax else "--nbval"
     options = ["-c", os.devnull, f"--rootdir={folder}", "-p", "no:cacheprovider"]
     options += [kind, "--nbval-current-env", "--nbval-cell-timeout=300"]
-    return run_pytest(python, folder, *options, *notebooks, **variables)
+    return run_pytest(python, folder, variables, *options, *notebooks)
 
 
 def outcome(found: dict[str, str]) -> dict[str, Any]:
@@ -142,7 +151,7 @@ def colab(python: str) -> dict[str, Any]:
             variables = like_colab(folder, notebooks)
             if "card" in what:
                 variables["PRETEND_DEVICE"] = str(HOME)
-            found = run_notebooks(there, folder, lax="student" in what, **variables)
+            found = run_notebooks(there, folder, variables, lax="student" in what)
             if "student" in what:
                 found = {name: text for name, text in found.items() if not is_unanswered(name, text, copies)}
             runs[what] = outcome(found)
@@ -175,8 +184,8 @@ def versions(name: str, python: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         content = Path(place) / "notebooks"
         shutil.copytree(ROOT / "notebooks", content, ignore=shutil.ignore_patterns("student", "assignments"))
-        chapters = run_notebooks(there, content, **path)
-    tests = run_pytest(there, ROOT, "tests", "--ignore=tests/book", "-p", "no:cacheprovider", **path)
+        chapters = run_notebooks(there, content, path)
+    tests = run_pytest(there, ROOT, path, "tests", "--ignore=tests/book", "-p", "no:cacheprovider")
     return {"runs": {"unit tests": outcome(tests), "chapters": outcome(chapters)}, "versions": shown(there)}
 
 
@@ -191,7 +200,19 @@ def sphinx(python: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         subprocess.run(["git", "clone", "--quiet", ROOT, place], check=True)
         subprocess.run([Path(sys.executable).parent / "jupyter-book", "config", "sphinx", place], check=True)
-        build = [there, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "-b", "html", place, f"{place}/_build/html"]
+        build: list[str | Path] = [
+            there,
+            "-m",
+            "sphinx",
+            "-n",
+            "-W",
+            "--keep-going",
+            "-q",
+            "-b",
+            "html",
+            place,
+            f"{place}/_build/html",
+        ]
         said = subprocess.run(
             build, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": place}
         )

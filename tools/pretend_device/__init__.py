@@ -13,6 +13,7 @@ import types
 from pathlib import Path
 
 import torch
+from torch.utils.backend_registration import generate_methods_for_privateuse1_backend, rename_privateuse1_backend
 from torch.utils.cpp_extension import include_paths, library_paths
 
 SOURCE = Path(__file__).with_name("device.cpp")
@@ -60,9 +61,9 @@ def install() -> None:
     """Makes it PyTorch's accelerator in this process."""
     path = library(Path(os.environ.get("PRETEND_DEVICE", tempfile.gettempdir())))
     torch.ops.load_library(path)
-    torch.utils.rename_privateuse1_backend("pretend")
+    rename_privateuse1_backend("pretend")
     torch._register_device_module("pretend", device_module(ctypes.CDLL(str(path))))
-    torch.utils.generate_methods_for_privateuse1_backend()
+    generate_methods_for_privateuse1_backend()
 
 
 install()
