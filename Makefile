@@ -1,4 +1,5 @@
 # make book · make test · make notebooks · make fuzz · make repository URL=https://github.com/OWNER/NAME
+# make colab · make versions
 # What is given on the command line goes to the shell as a variable of its own and is never read as commands.
 override URL := $(value URL)
 override NAMES := $(value NAMES)
@@ -13,7 +14,7 @@ CORES := $(shell getconf _NPROCESSORS_ONLN)
 # Progress bars are for people: they would only leave noise in stored notebooks and logs.
 export TQDM_DISABLE = 1
 
-.PHONY: book test notebooks fuzz repository assignments grade clean
+.PHONY: book test notebooks fuzz repository assignments grade colab versions clean
 
 book: .venv/installed
 	$(BIN)/jupyter-book build . -W -n --keep-going --quiet
@@ -44,6 +45,13 @@ assignments: .venv/installed
 grade: .venv/installed
 	$(BIN)/python -m course.grade "$$ASSIGNMENT" "$$SUBMISSIONS" --seed "$$SEED" --out "$$OUT"
 
+# Other versions than the pinned ones, in environments of their own; see tools/environments.py --help.
+colab: .venv/installed
+	$(BIN)/python tools/environments.py colab
+
+versions: .venv/installed
+	$(BIN)/python tools/environments.py lowest newest sphinx
+
 # The HTML checker; its test is skipped where Java or npm is missing.
 .venv/vnu: .venv/installed
 	@if command -v java && command -v npm; then npm install --silent --no-fund --ignore-scripts --prefix $@ vnu-jar@26.9.27; fi >/dev/null
@@ -52,7 +60,7 @@ clean:
 	rm -rf _build .venv
 
 .venv/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}; try make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 14) else f"Python 3.11 to 3.14 is needed, {sys.executable} is {v[0]}.{v[1]}; try make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,test]'
 	touch $@

@@ -30,7 +30,7 @@ def generated() -> sl.Bags:
 @pytest.fixture(autouse=True)
 def no_real_data(monkeypatch, tmp_path):
     monkeypatch.setattr(crossval, "load", lambda *_: (generated(), [str(b // 3) for b in range(12)]))
-    monkeypatch.setattr(crossval, "FOLDS", tmp_path / "folds")
+    monkeypatch.setenv("SAMIL_RESULTS", str(tmp_path))
 
 
 def test_every_bag_is_tested_once_and_folds_are_shared(tmp_path):

@@ -188,7 +188,7 @@ def test_command_line_of_cross_validation(experiment, data, tmp_path, capsys, mo
     patches = sl.Bags(bags.instances[:, :, :27, :27].expand(-1, 3, -1, -1).clamp(0, 1), bags.offsets, bags.labels)
     monkeypatch.setattr(crossval, "load", lambda *_: (patches, None))
     monkeypatch.setattr(tabular, "load", lambda *_: columns)
-    monkeypatch.setattr(crossval, "FOLDS", tmp_path / "folds")
+    monkeypatch.setenv("SAMIL_RESULTS", str(tmp_path))
     tiny = ["n_folds=3", "n_validation=1", "epochs=1"]
     choice = ["--data", data, "--models", "abmilp", "gsa-abmilp", "--gammas", "1", "--repeats", "2", "--set", *tiny]
     main(["run", experiment, "--folder", str(tmp_path / "runs"), *choice])

@@ -5,7 +5,7 @@ import torch
 from ragged import offsets_of
 
 import samil_lite as sl
-from samil_lite.experiments import crossval, load_table, run_grid, scores, tabular
+from samil_lite.experiments import load_table, run_grid, scores, tabular
 
 TINY = {"n_folds": 3, "n_validation": 1, "epochs": 12, "width": 6}
 LABELS = torch.arange(12) % 2
@@ -22,7 +22,7 @@ def generated(labels: torch.Tensor = LABELS) -> sl.Bags:
 @pytest.fixture(autouse=True)
 def no_real_data(monkeypatch, tmp_path):
     monkeypatch.setattr(tabular, "load", lambda data: generated())
-    monkeypatch.setattr(crossval, "FOLDS", tmp_path / "folds")
+    monkeypatch.setenv("SAMIL_RESULTS", str(tmp_path))
 
 
 @pytest.mark.parametrize("model", ["abmilp", "gsa-abmilp", "lsa-abmilp", "embedding-max"])

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from samil_lite.audit import UNIT_TESTS
 from samil_lite.data import KEY_DIGITS
 from samil_lite.experiments import crossval, load_table, mnist, run_grid, scores, tabular, unit_tests
+from samil_lite.experiments.records import RESULTS, own_results
 from samil_lite.models import MODELS
 
 
@@ -20,10 +22,13 @@ def main(arguments: list[str] | None = None) -> None:
         experiments = command.add_subparsers(dest="experiment", required=True)
         for name, (_, text) in EXPERIMENTS.items():
             options = experiments.add_parser(name, help=text)
-            options.add_argument("--folder", default=f"book/results/{name}", help="of the records")
+            options.add_argument("--folder", help="of the records; in the folder SAMIL_RESULTS if not given")
             if command is run:
                 _add_options(options, name)
     args = parser.parse_args(arguments)
+    args.folder = Path(args.folder) if args.folder else own_results() / args.experiment
+    if args.command == "summary" and not args.folder.exists():  # none of one's own yet
+        args.folder = RESULTS / args.experiment
     if args.command == "run":
         run_grid(_cells(args), EXPERIMENTS[args.experiment][0].run, args.folder, args.workers, scheduler=args.scheduler)
     found = _summary(args)

@@ -14,7 +14,7 @@ from samil_lite.bags import Bags
 from samil_lite.cross_validation import make_folds, parts
 from samil_lite.encoders import PatchCNN
 from samil_lite.experiments import nuclei
-from samil_lite.experiments.records import RESULTS, changed, starts, write_record
+from samil_lite.experiments.records import RESULTS, changed, own_results, starts, write_record
 from samil_lite.models import build
 from samil_lite.segments import segment_rank
 from samil_lite.training import fit, predict
@@ -32,7 +32,6 @@ OF_DATA: dict[str, dict[str, Any]] = {
     "colon": {},
     "breast": {"epochs": 25, "patience": 10, "bags_per_step": 1, "lr": 2e-4, "at_most": 64, "shrink": 2},
 }
-FOLDS = RESULTS / "folds"
 
 
 class Subsampled:
@@ -157,14 +156,15 @@ def load(data: str, lab: bool, shrink: int) -> tuple[Bags, list[str] | None]:
 
 
 def stored_folds(config: dict[str, Any], bags: Bags, groups: list[str] | None) -> Tensor:
-    """The fold of each bag, shape (B,), from the file of this data set; made and written at the first call.
+    """The fold of each bag, shape (B,), from the file of this data set, our own or published; else made and written.
 
     Raises:
         ValueError: if grouped folds are asked for without groups, or the file is of another number of bags.
     """
     assert bags.labels is not None
     name = "{data}_{n_folds}".format(**config) + ("_grouped" if config["grouped"] else "")
-    path = FOLDS / f"{name}_{config['repeat']}.json"
+    own, published = (f / "folds" / f"{name}_{config['repeat']}.json" for f in (own_results(), RESULTS))
+    path = published if published.exists() and not own.exists() else own
     if config["grouped"] and groups is None:
         raise ValueError(f"grouped: {config['data']} has no groups")
     if not path.exists():

@@ -22,7 +22,15 @@ from samil_lite.training import progress_bar
 
 Config = dict[str, Any]
 Run = Callable[[Config], dict[str, Any]]
-RESULTS = Path(__file__).parents[2] / "book" / "results"  # the records that come with the repository
+REPOSITORY = Path(__file__).parents[2] / "book" / "results"
+# The published records, to be read: the repository's, or those that come with an installed package.
+RESULTS = REPOSITORY if REPOSITORY.is_dir() else Path(__file__).parent / "published"
+
+
+def own_results() -> Path:
+    """Where runs write: `SAMIL_RESULTS` if set, else the repository's folder, else results/ in the working folder."""
+    chosen = os.environ.get("SAMIL_RESULTS")
+    return Path(chosen) if chosen else REPOSITORY if REPOSITORY.is_dir() else Path("results")
 
 
 def run_grid(
