@@ -7,6 +7,7 @@ from samil_lite import kernels
 from samil_lite.attention import KernelSelfAttention
 from samil_lite.backbones import frozen_features
 from samil_lite.bags import Bags
+from samil_lite.checkpoints import History
 from samil_lite.encoders import LeNet5, PatchCNN
 from samil_lite.kernel_attention import attention_received, attention_rows, kernel_attention
 from samil_lite.metrics import Metrics
@@ -14,7 +15,7 @@ from samil_lite.models import MILClassifier, MILOutput, build
 from samil_lite.pooling import AttentionPool, MaxPool, MeanPool
 from samil_lite.public_checkpoints import load_public
 from samil_lite.saving import Ensemble, load, save
-from samil_lite.training import History, evaluate, fit, predict
+from samil_lite.training import evaluate, fit, predict
 
 if TYPE_CHECKING:
     from samil_lite import checks, data, experiments, export, viz

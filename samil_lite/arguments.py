@@ -10,7 +10,7 @@ import inspect
 import math
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
@@ -32,18 +32,18 @@ class Rule(NamedTuple):
 
 
 def at_least(least: float) -> Rule:
-    return Rule(f" of at least {least:g}", lambda x: x >= least)
+    return Rule(f" of at least {_short(least)}", lambda x: x >= least)
 
 
 def above(limit: float) -> Rule:
-    return Rule(f" above {limit:g}", lambda x: x > limit)
+    return Rule(f" above {_short(limit)}", lambda x: x > limit)
 
 
 def between(low: float, high: float, ends: bool = True) -> Rule:
     """A range; without its `ends` if they make no sense, as those of a confidence level."""
     if ends:
-        return Rule(f" from {low:g} to {high:g}", lambda x: low <= x <= high)
-    return Rule(f" above {low:g} and below {high:g}", lambda x: low < x < high)
+        return Rule(f" from {_short(low)} to {_short(high)}", lambda x: low <= x <= high)
+    return Rule(f" above {_short(low)} and below {_short(high)}", lambda x: low < x < high)
 
 
 def one_of(choices: Iterable[str]) -> Rule:
@@ -54,6 +54,10 @@ def one_of(choices: Iterable[str]) -> Rule:
 def filled() -> Rule:
     """Of a text, a list or a tensor: not empty."""
     return Rule(" that is not empty", lambda x: len(x.strip() if isinstance(x, str) else x) > 0)
+
+
+def _short(x: float) -> str:
+    return f"{x:,}" if isinstance(x, int) else f"{x:g}"
 
 
 def checked(**rules: Rule) -> Callable[[F], F]:
@@ -190,7 +194,7 @@ def _kinds(annotation: Any) -> list[tuple[str, Reader]]:
     if origin is not None:
         return [_list_of(parts[0] if parts else Any)]
     if getattr(annotation, "_is_protocol", False):
-        return [(f"{annotation.__name__}", lambda x: _like(x, annotation))]
+        return [(PROTOCOLS.get(annotation.__name__, annotation.__name__), lambda x: _like(x, annotation))]
     name = annotation.__name__
     article = "" if name.endswith("s") else "an " if name[0] in "AEIOUaeiou" else "a "
     return [(f"{article}{name}", lambda x: _instance(x, annotation))]
@@ -230,7 +234,7 @@ def _instance(x: Any, kind: type) -> Any:
 def _like(x: Any, protocol: type) -> Any:
     """Has the members of the protocol, and is no tensor, array or list, which have some of them by chance."""
     members = [name for name in vars(protocol) if not name.startswith("_") or name in ("__len__", "__getitem__")]
-    if isinstance(x, Tensor | np.ndarray | Sequence | type) or not all(hasattr(x, name) for name in members):
+    if isinstance(x, Tensor | np.ndarray | list | tuple | type) or not all(hasattr(x, name) for name in members):
         raise TypeError
     return x
 
@@ -301,6 +305,7 @@ def _device(x: Any) -> torch.device:
     return device
 
 
+PROTOCOLS = {"BagSource": "Bags, or an object that makes the chosen ones when needed"}
 SIMPLE: dict[Any, tuple[str, Reader]] = {
     bool: ("True or False", _flag),
     int: ("a whole number", _whole),

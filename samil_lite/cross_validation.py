@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from samil_lite.building import describe, differences
+from samil_lite.checkpoints import History
 from samil_lite.encoders import Standardise
 from samil_lite.extras import from_extra
+from samil_lite.fingerprint import of_bags
 from samil_lite.predicting import P, class_names, groups_of, names_of, predictions
 from samil_lite.saving import Card, Ensemble, attach, card_of, load, save
 from samil_lite.scoring import choose_temperature, choose_threshold, score_table
-from samil_lite.training import History, fit, predict, progress_bar
+from samil_lite.training import fit, predict, progress_bar
 
 Build = Callable[[], nn.Module]
 
@@ -222,11 +224,7 @@ def subset(bags: Any, mask: Tensor) -> Any:
 def fingerprint(bags: Any, fold: Tensor) -> str:
     """A digest of the bags' names, labels, folds and content; of bags on disk, of their files' sizes and times."""
     found = hashlib.sha256(json.dumps([names_of(bags), bags.labels.tolist(), fold.tolist()]).encode())
-    if hasattr(bags, "paths"):
-        found.update(json.dumps([[p.name, p.stat().st_size, p.stat().st_mtime_ns] for p in bags.paths]).encode())
-    else:
-        found.update(bags.instances.cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-        found.update(json.dumps(bags.offsets.tolist()).encode())
+    found.update(of_bags(bags)["contents"].encode())
     return found.hexdigest()[:16]
 
 

@@ -50,7 +50,9 @@ class LeNet5(nn.Module):
         if not isinstance(x, Tensor) or x.shape[1:] != (1, 28, 28):
             raise ValueError(f"x: expected images of shape (N, 1, 28, 28), got {shown(x)}{_of_features(x)}")
         if x.dtype == torch.uint8:
-            raise ValueError("x: expected floating-point images, got bytes; convert them, as .float() / 255 does")
+            raise ValueError(
+                "x: expected floating-point instances, got bytes (uint8); convert them, as .float() / 255 does"
+            )
         chunks = x.contiguous(memory_format=torch.channels_last).split(self.chunk_size or max(1, len(x)))
         return torch.cat([self.layers(chunk) for chunk in chunks])  # (N, d)
 

@@ -1,9 +1,6 @@
 """Training: `fit`, `predict`, `evaluate`, and checkpoints that resume exactly."""
 
-import errno
-import os
-import tempfile
-from dataclasses import asdict, dataclass, field
+import math
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from samil_lite import fingerprint
+from samil_lite.arguments import above, at_least, between, checked
 from samil_lite.bags import Bags
-from samil_lite.files import load_torch
+from samil_lite.checkpoints import Checkpoint, History, TrainingRun
 from samil_lite.metrics import Metrics, bag_loss, bag_metrics, check_labels
 from samil_lite.models import MILOutput
 
@@ -28,33 +27,22 @@ class BagSource(Protocol):
     def __getitem__(self, key: Any) -> Bags: ...
 
 
-@dataclass
-class History:
-    """What happened in training, one number for each epoch.
-
-    Attributes:
-        train_loss: mean over the training bags of the loss, as it was before each step.
-        validation_loss: mean over the validation bags after the epoch; empty without validation bags.
-        scalars: the model's parameters of a single number, such as γ, by name: their values after the epoch.
-        best_epoch: the epoch (from 0) whose weights the model has now.
-    """
-
-    train_loss: list[float] = field(default_factory=list)
-    validation_loss: list[float] = field(default_factory=list)
-    scalars: dict[str, list[float]] = field(default_factory=dict)
-    best_epoch: int = -1
-
-    def stale_epochs(self) -> int:
-        """How many epochs have passed since the best one."""
-        return len(self.train_loss) - 1 - self.best_epoch
-
-
 def default_device() -> torch.device:
     """The accelerator if there is one that works, such as a CUDA card or Apple's, else the CPU."""
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return torch.device("cpu") if accelerator is None else accelerator
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model computes: where its first parameter is."""
+    first = next(model.parameters(), None)
+    return torch.device("cpu") if first is None else first.device
+
+
+@checked(
+    epochs=at_least(1), bags_per_step=at_least(1), lr=above(0), weight_decay=at_least(0), gamma_lr=at_least(0),
+    gamma_weight_decay=at_least(0), patience=at_least(1), seed=between(-(10**12), 10**12),
+)  # fmt: skip
 def fit(
     model: nn.Module,
     train: BagSource,
@@ -94,7 +82,8 @@ def fit(
         seed: of the order of bags and of dropout. Seed the model's own start before it is built.
         device: where to train; `default_device()` if None.
         checkpoint: file that is replaced after every epoch; if it exists, training goes on from there. A finished
-            run's checkpoint returns its result at once; a larger `epochs` trains on.
+            run's checkpoint returns its result at once; a larger `epochs` trains on. It is known by the settings, the
+            model's parts and options, and the contents, labels and order of the bags.
         progress: whether to show a progress bar; the environment variable TQDM_DISABLE=1 hides it as well.
 
     Returns:
@@ -102,23 +91,20 @@ def fit(
 
     Raises:
         ValueError: if an argument cannot be used, labels are missing or out of range, or the checkpoint is unreadable
-            or belongs to a run with other settings.
-        FloatingPointError: if the loss becomes NaN or infinite.
+            or belongs to another run: other settings, bags, labels or model; the message says which.
+        FloatingPointError: if a loss or a weight becomes NaN or infinite.
     """
-    _check_arguments(epochs=epochs, bags_per_step=bags_per_step, lr=lr, patience=1 if patience is None else patience)
     if patience is not None and validation is None:
         raise ValueError("patience: early stopping needs validation bags, got validation=None")
     for bags in [train] if validation is None else [train, validation]:
         check_labels(bags.labels, getattr(model, "n_classes", 1))
-    model.to(default_device() if device is None else device)
     settings = {
         "bags_per_step": bags_per_step, "lr": lr, "weight_decay": weight_decay, "seed": seed,
         "gamma_lr": gamma_lr, "gamma_weight_decay": gamma_weight_decay,
-        "train": [len(train), train.n_instances],
-        "validation": None if validation is None else [len(validation), validation.n_instances],
     }  # fmt: skip
-    optimiser = _adam(model, lr, weight_decay, gamma_lr, gamma_weight_decay)
-    run = _Run(model, optimiser, settings, None if checkpoint is None else Path(checkpoint))
+    stored = None if checkpoint is None else Checkpoint(Path(checkpoint), _identity(settings, model, train, validation))
+    model.to(default_device() if device is None else device)
+    run = TrainingRun(model, _adam(model, lr, weight_decay, gamma_lr, gamma_weight_decay), stored)
     run.resume()
     history = run.history
     bar = progress_bar(progress, total=epochs, initial=len(history.train_loss), desc="fit", unit="epoch", leave=False)
@@ -129,6 +115,7 @@ def fit(
                 history.train_loss.append(_train_epoch(model, run.optimiser, train, bags_per_step, seed, epoch))
                 if validation is not None:
                     history.validation_loss.append(_mean_loss(model, validation, bags_per_step))
+                    _check_finite("the validation loss", history.validation_loss[-1], epoch)
                 run.finish_epoch()
                 bar.set_postfix(loss=history.train_loss[-1])
                 bar.update()
@@ -137,11 +124,24 @@ def fit(
     return history
 
 
+def _identity(
+    settings: dict[str, Any], model: nn.Module, train: BagSource, validation: BagSource | None
+) -> dict[str, Any]:
+    """What a checkpoint is known by, beside its epochs: the settings, the model and the data."""
+    sources = {"train": train, "validation": validation}
+    data = {
+        f"{part}.{name}": value
+        for part, bags in sources.items()
+        for name, value in ({"bags": 0} if bags is None else fingerprint.of_bags(bags)).items()
+    }
+    return {**settings, **data, "model": fingerprint.of_model(model)}
+
+
+@checked(bags_per_step=at_least(1))
 @torch.no_grad()
 def predict(model: nn.Module, bags: BagSource, bags_per_step: int = 32) -> MILOutput:
     """Output of a model on many bags, without gradients, in evaluation mode, on the CPU; its mode stays as it was."""
-    _check_arguments(bags_per_step=bags_per_step)
-    device = next(model.parameters()).device
+    device = device_of(model)
     was_training = model.training
     model.eval()
     try:
@@ -156,6 +156,7 @@ def predict(model: nn.Module, bags: BagSource, bags_per_step: int = 32) -> MILOu
     return MILOutput(logits, attention, embedding, instance_logits)
 
 
+@checked(bags_per_step=at_least(1))
 def evaluate(model: nn.Module, bags: BagSource, bags_per_step: int = 32) -> Metrics:
     """Accuracy, precision, recall, F-score, AUC and mean loss of a model on labelled bags.
 
@@ -178,7 +179,7 @@ def _train_epoch(
     model: nn.Module, optimiser: torch.optim.Optimizer, train: BagSource, bags_per_step: int, seed: int, epoch: int
 ) -> float:
     """One pass over the training bags; returns the mean loss of a bag."""
-    device = next(model.parameters()).device
+    device = device_of(model)
     model.train()
     total = torch.zeros((), device=device)
     epoch_seed = seed * 1_000_003 + epoch  # a resumed run needs no stored random state
@@ -195,9 +196,17 @@ def _train_epoch(
             total += loss.detach() * len(bags)
             del bags, loss  # or they would still be there while the next ones are read
     mean = total.item() / len(train)
-    if not torch.isfinite(total):
-        raise FloatingPointError(f"the training loss became {mean} in epoch {epoch}; try a lower lr")
+    _check_finite("the training loss", mean, epoch)
+    weights = torch.stack([p.detach().isfinite().all() for p in model.parameters()])  # the last step is in no loss
+    if not weights.all():
+        name = [name for name, _ in model.named_parameters()][int((~weights).nonzero()[0])]
+        _check_finite(name, math.nan, epoch)
     return mean
+
+
+def _check_finite(what: str, value: float, epoch: int) -> None:
+    if not math.isfinite(value):
+        raise FloatingPointError(f"{what} became {value} in epoch {epoch}; try a lower lr, or bags of smaller numbers")
 
 
 def _mean_loss(model: nn.Module, bags: BagSource, bags_per_step: int) -> float:
@@ -209,6 +218,8 @@ def _mean_loss(model: nn.Module, bags: BagSource, bags_per_step: int) -> float:
 def _adam(
     model: nn.Module, lr: float, weight_decay: float, gamma_lr: float | None, gamma_weight_decay: float | None
 ) -> torch.optim.Optimizer:
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError("model: expected parameters to train, but none of them requires a gradient")
     is_gamma = {name: name.rpartition(".")[2] == "gamma" for name, _ in model.named_parameters()}
     if not any(is_gamma.values()) and (gamma_lr, gamma_weight_decay) != (None, None):
         raise ValueError("gamma_lr, gamma_weight_decay: this model has no parameter named gamma")
@@ -226,90 +237,6 @@ def _adam(
         return torch.optim.Adam(groups, lr=lr, weight_decay=weight_decay)
 
 
-def _check_arguments(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name}: expected a number above 0, got {value}")
-
-
-@dataclass
-class _Run:
-    """The state of a training run: all that a checkpoint holds."""
-
-    model: nn.Module
-    optimiser: torch.optim.Optimizer
-    settings: dict[str, Any]
-    path: Path | None
-    history: History = field(default_factory=History)
-    best: dict[str, Tensor] = field(default_factory=dict)
-
-    def finish_epoch(self) -> None:
-        """Notes the single numbers, remembers the weights if they are the best so far, writes the checkpoint."""
-        for name, x in self.model.named_parameters():
-            if x.ndim == 0:
-                self.history.scalars.setdefault(name, []).append(x.item())
-        losses = self.history.validation_loss
-        if not losses or losses[-1] <= min(losses):
-            self.history.best_epoch = len(self.history.train_loss) - 1
-            if losses:
-                self.best = {name: x.detach().clone() for name, x in self.model.state_dict().items()}
-        if self.path is not None:
-            save_atomically(
-                {
-                    "settings": self.settings,
-                    "model": self.model.state_dict(),
-                    "optimiser": self.optimiser.state_dict(),
-                    "history": asdict(self.history),
-                    "best": self.best,
-                },
-                self.path,
-            )
-
-    def resume(self) -> None:
-        """Goes back to the state of the checkpoint, if there is one."""
-        if self.path is None or not self.path.exists():
-            return
-        try:
-            state = load_torch(self.path, next(self.model.parameters()).device, mapped=False)
-            saved = state["settings"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"checkpoint: {self.path} cannot be read ({error}); delete it to start from the beginning"
-            ) from error
-        if saved != self.settings:
-            other = {k: (saved.get(k), v) for k, v in self.settings.items() if saved.get(k) != v}
-            raise ValueError(f"checkpoint: {self.path} is of a run with other settings (there, here): {other}")
-        try:
-            self.model.load_state_dict(state["model"])
-        except RuntimeError as error:
-            raise ValueError(f"checkpoint: {self.path} is of another model; {error}") from error
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.history, self.best = History(**state["history"]), state["best"]
-
-    def restore_best(self) -> None:
-        if self.best:
-            self.model.load_state_dict(self.best)
-        self.model.eval()
-
-
 def progress_bar(show: bool, **options: Any) -> Any:
     """A bar of text, in notebooks too: a widget would leave its state in them. TQDM_DISABLE=1 hides it."""
     return tqdm(**options) if show else tqdm(disable=True, **options)
-
-
-def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """`torch.save` into a temporary file beside `path`, then renames it: a reader sees the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-            file.close()
-            os.replace(file.name, path)
-        except BaseException as error:
-            Path(file.name).unlink(missing_ok=True)
-            if isinstance(error, OSError | RuntimeError):  # torch.save says "unexpected pos" of a full disk
-                number = getattr(error, "errno", None) or errno.EIO
-                raise OSError(number, f"cannot be written, is the disk full? ({error})", str(path)) from error
-            raise

@@ -19,6 +19,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from samil_lite.bags import Bags
+from samil_lite.checkpoints import History
 from samil_lite.explorables import FIGURES as EXPLORABLES
 from samil_lite.explorables import Explorable
 from samil_lite.explorables import explorable as explorable  # sl.viz.explorable
@@ -26,7 +27,6 @@ from samil_lite.heatmap import beta_row as beta_row
 from samil_lite.heatmap import describe_heatmap as describe_heatmap
 from samil_lite.heatmap import heatmap as heatmap
 from samil_lite.metrics import mean_interval
-from samil_lite.training import History
 
 PALETTE = sns.color_palette("colorblind")
 KEY, OTHER, WEIGHT = PALETTE[1], "0.8", PALETTE[0]  # frame of key instances, of the others, bars of attention

@@ -197,7 +197,9 @@ def test_many_classes():
 @pytest.mark.parametrize("bags_per_step", [0, -1])
 def test_predict_takes_at_least_one_bag_a_step(bags_per_step):
     for use in (sl.predict, sl.evaluate):
-        with pytest.raises(ValueError, match=f"bags_per_step: expected a number above 0, got {bags_per_step}"):
+        with pytest.raises(
+            ValueError, match=f"bags_per_step: expected a whole number of at least 1, got {bags_per_step}"
+        ):
             use(toy_model(), toy_bags(), bags_per_step)
 
 
@@ -216,7 +218,7 @@ def test_predict_is_the_model_in_evaluation_mode():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"epochs": 0}, "epochs: expected a number above 0, got 0"),
+        ({"epochs": 0}, "epochs: expected a whole number of at least 1, got 0"),
         ({"bags_per_step": 0}, "bags_per_step: expected"),
         ({"lr": -1}, "lr: expected"),
         ({"patience": 0, "validation": toy_bags()}, "patience: expected"),

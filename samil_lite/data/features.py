@@ -16,6 +16,7 @@ from torch import Tensor
 from samil_lite.bags import Bags, Key, chosen_bags
 from samil_lite.data.arrays import h5_dataset, open_h5
 from samil_lite.files import load_torch, read_csv
+from samil_lite.fingerprint import digest
 
 SUFFIXES = (".h5", ".pt")
 MISSING = {
@@ -105,6 +106,11 @@ class FeatureBags:
             labels=None if self.labels is None else self.labels[chosen],
             table=self.table.iloc[chosen].reset_index(drop=True),
         )
+
+    def digest(self) -> str:
+        """What tells these bags from others: names, sizes and times of the files, and what their headers say."""
+        files = [(path.name, (found := path.stat()).st_size, found.st_mtime_ns) for path in self.paths]
+        return digest(files, self.sizes, self.width, self.has_coordinates)
 
     def group(self, column: str) -> np.ndarray:
         """A column of the table, one value for each bag: the patients, say, that must not be in two folds.

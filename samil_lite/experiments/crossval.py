@@ -15,6 +15,7 @@ from samil_lite.cross_validation import make_folds, parts
 from samil_lite.encoders import PatchCNN
 from samil_lite.experiments import nuclei
 from samil_lite.experiments.records import RESULTS, changed, own_results, starts, write_record
+from samil_lite.fingerprint import digest
 from samil_lite.models import build
 from samil_lite.segments import segment_rank
 from samil_lite.training import fit, predict
@@ -43,6 +44,9 @@ class Subsampled:
 
     def __len__(self) -> int:
         return len(self.bags)
+
+    def digest(self) -> str:
+        return digest(self.bags.instances, self.bags.offsets, self.at_most)
 
     def __getitem__(self, key: Tensor) -> Bags:
         bags = self.bags[key]
