@@ -59,7 +59,8 @@ def heatmap(
     unit, name = (1.0, "pixels") if mpp is None else (mpp / 1000, "mm")
     known = np.concatenate(list(maps.values()))
     low, high = float(known.min()), float(known.max())
-    width, height = np.ptp(corners, axis=0) + side
+    shown = np.asarray(thumbnail[0]).shape[1::-1] if thumbnail is not None else np.ptp(corners, axis=0) + side
+    width, height = shown  # of what is shown; only their ratio matters
     tall = 0.6 + 4.2 * min(max(height / width, 0.4), 2.0)
     figure, axes = plt.subplots(
         1, len(maps), figsize=(4.2 * len(maps) + 0.9, tall), layout="constrained", squeeze=False, sharey=True
