@@ -7,7 +7,9 @@ reader raises of a damaged file becomes a ValueError that names it.
 
 import gzip
 import io
+import pickle
 import pickletools
+import re
 import stat
 import warnings
 import zipfile
@@ -116,7 +118,17 @@ def load_torch(path: Path, device: torch.device | str = "cpu", what: str = " is 
             _check_old(file, size)
         else:
             raise ValueError("expected a file that torch.save wrote")
-        state = torch.load(path, map_location=device, weights_only=True, mmap=archive and mapped)
+        try:
+            state = torch.load(path, map_location=device, weights_only=True, mmap=archive and mapped)
+        except pickle.UnpicklingError as error:  # its text advises to load it with weights_only=False
+            found = re.search(r"GLOBAL ([\w.]+)", str(error))
+            if not found:
+                raise ValueError("its index is damaged") from error
+            array = "numpy" in found[1]
+            what, other = ("a NumPy array", "torch.from_numpy(array)") if array else (found[1], "tensors")
+            raise ValueError(
+                f"it holds {what}, which is not loaded, as it could run code; if you trust it, store it anew as {other}"
+            ) from error
         for x in tensors_in(state):
             if x.layout != torch.strided or x.is_nested or x.is_meta:
                 raise ValueError("expected dense tensors, got one that is sparse, nested or meta")

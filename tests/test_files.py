@@ -19,9 +19,10 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 import samil_lite as sl
-from samil_lite.data import arrays, download, feature_bags, features, images, musk_bags
+from samil_lite.data import arrays, download, feature_bags, images, musk_bags
 from samil_lite.data.synthetic import write_colon, write_features
 from samil_lite.files import load_torch, read_bytes, read_csv, read_gzip
+from samil_lite.tables import number_classes
 from samil_lite.training import save_atomically
 
 X, XY = np.ones((3, 8), np.float32), np.zeros((3, 2))
@@ -309,7 +310,7 @@ def test_a_long_label_takes_no_long_time(folder, text):
 
 def test_ten_thousand_classes_are_numbered():
     names = [f"c{i}" for i in range(10_000)]
-    labels, classes = features._labels(names, pd.Series(names[::-1]), "label")
+    labels, classes = number_classes(names, pd.Series(names[::-1]))
     assert [classes[i] for i in labels] == names[::-1]
 
 
@@ -321,7 +322,8 @@ def test_a_full_disk_is_named(tmp_path):
     code = (
         "import resource, signal, sys, torch\n"
         "from pathlib import Path\n"
-        "from samil_lite.training import save_atomically\n"
+        "from samil_lite.tables import number_classes
+from samil_lite.training import save_atomically\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try: save_atomically({'x': torch.ones(100_000)}, Path(sys.argv[1]))\n"
