@@ -322,8 +322,7 @@ def test_a_full_disk_is_named(tmp_path):
     code = (
         "import resource, signal, sys, torch\n"
         "from pathlib import Path\n"
-        "from samil_lite.tables import number_classes
-from samil_lite.training import save_atomically\n"
+        "from samil_lite.training import save_atomically\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try: save_atomically({'x': torch.ones(100_000)}, Path(sys.argv[1]))\n"
