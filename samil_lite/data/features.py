@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from samil_lite.bags import Bags, Key, chosen_bags
-from samil_lite.data.layouts import Header, read_header, read_into
+from samil_lite.data.layouts import Header, read_into
+from samil_lite.data.layouts import read_header as _header
 from samil_lite.data.matching import Files, stripped
 from samil_lite.fingerprint import digest
 from samil_lite.tables import check_columns, is_missing, names_in, number_classes, read_table
@@ -143,7 +144,7 @@ class FeatureBags:
     def digest(self) -> str:
         """What tells these bags from others: names, sizes and times of the files, and what their headers say."""
         files = [(path.name, (found := path.stat()).st_size, found.st_mtime_ns) for path in self.paths]
-        return digest(files, self.file_sizes, self.files_of_bag, self.width, self.with_coordinates)
+        return digest(files, self.file_sizes, self.files_of_bag, self.width, self.with_coordinates, self._datasets)
 
     def files(self, b: int) -> pd.DataFrame:
         """The files of one bag: `name`, `size` (its number of instances, in their order in the bag), `patch_size`."""
@@ -322,7 +323,7 @@ def _found(
     for name in names:
         try:
             path = files[name]
-            found[name] = path, read_header(path, *datasets)
+            found[name] = path, _header(path, *datasets)
         except (FileNotFoundError, ValueError) as error:
             faults[name] = error
     owners: dict[Path, str] = {}
