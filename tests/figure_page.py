@@ -40,7 +40,7 @@ class Page:
 
     def numbers(self, selector: str, name: str = "value") -> np.ndarray:
         read = f"return [...root.querySelectorAll('{selector}')].map(x => +x.dataset['{name}'])"
-        return np.array(self.run(read))
+        return np.array(self.run(read), dtype=float)  # NaN comes back as None
 
     def summary(self) -> str:
         """What is announced once the hand rests."""

@@ -1,6 +1,8 @@
 """What each figure takes and what a reader learns from it in one minute. The scripts are beside this file."""
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +17,7 @@ class Figure(NamedTuple):
     alt: str
 
 
+NUCLEI = Path(__file__).with_name("nuclei.json")  # made by tools/train_nuclei.py
 POINTS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (3.0, 0.0), (3.0, 1.0), (0.0, 4.0))
 
 
@@ -93,6 +96,113 @@ def running_softmax(
     return {"scores": list(scores), "values": list(values), "rows": ROWS, "keys": KEYS, "d": d, "d_v": d_v}
 
 
+def gamma(gamma: float = 0.0) -> dict[str, Any]:
+    """At γ = 0 a bag of two 9s and a mixed one are twins to the pooling; γ moves them apart until a line parts them.
+
+    Args:
+        gamma: where the slider starts, from 0 to 1.
+    """
+    _check_range("gamma", gamma, 0, 1)
+    nine, seven, other = [1, 0], [0, 1], [0, 0]
+    bags = [("X: two 9s and four others", False, [nine, nine]), ("Z: a 9, a 7 and four others", True, [nine, seven])]
+    return {
+        "gamma": gamma,
+        "ask": [[0, 4], [4, 0]],  # a 9 asks for 7s and a 7 for 9s, as in chapter 5
+        "bags": [{"name": name, "positive": positive, "h": [*pair, *4 * [other]]} for name, positive, pair in bags],
+    }
+
+
+def two_paths(search: float = 5.0, gamma: float = 1.0, bag: str = "Z") -> dict[str, Any]:
+    """An instance enters by its own weight a and through the eyes of others, b; a alone does not say who mattered.
+
+    Args:
+        search: how hard a 9 looks for 7s at the start, from 0 to 8.
+        gamma: where γ starts, from 0 to 1.
+        bag: "X" (two 9s), "Y" (two 7s) or "Z" (one of each), each with four others.
+    """
+    _check_range("search", search, 0, 8)
+    _check_range("gamma", gamma, 0, 1)
+    bags = {name: [*pair, *4 * ["other"]] for name, pair in (("X", ["9", "9"]), ("Y", ["7", "7"]), ("Z", ["9", "7"]))}
+    if bag not in bags:
+        raise ValueError(f"bag: expected one of {', '.join(bags)}, got {bag!r}")
+    weights = {"pool": 10, "verdict": [3, 1, 0], "offset": -3.5}  # chosen by hand in chapter 6
+    return {"bags": bags, "bag": bag, "search": search, "gamma": gamma, **weights}
+
+
+def three_rules(digits: Sequence[int] = (3, 9, 1, 4), most: int = 12) -> dict[str, Any]:
+    """One bag has three labels under three rules, and which instance decides depends on the rule and the company.
+
+    Args:
+        digits: what lies in the bag at first, numbers from 0 to 9.
+        most: how many instances it may hold.
+    """
+    if not all(digit in range(10) for digit in digits) or not len(digits) <= most:
+        raise ValueError(f"digits: expected at most {most} numbers from 0 to 9, got {list(digits)}")
+    return {"digits": [int(digit) for digit in digits], "most": most}
+
+
+def nuclei(record: dict[str, Any] | None = None, factor: float = 0.0) -> dict[str, Any]:
+    """A trained dot product looks at one nucleus whoever asks; smaller scores show the order that lies below.
+
+    Args:
+        record: of one image, as tools/train_nuclei.py writes it; the one inside the package if None.
+        factor: power of ten by which all scores are multiplied at first, from −3 to 0.
+    """
+    _check_range("factor", factor, -3, 0)
+    if record is None:
+        record = json.loads(NUCLEI.read_text(encoding="utf-8"))
+    wanted = ("places", "epithelial", "attention", "query", "q", "q_scale", "k", "k_scale")
+    if missing := [key for key in wanted if key not in record]:
+        raise ValueError(f"record: expected a record of tools/train_nuclei.py, this one has no {', '.join(missing)}")
+    return {"factor": factor, **{key: record[key] for key in wanted}}
+
+
+def records(
+    table: Any = None,
+    rule: str = "presence",
+    n_bags: int = 200,
+    first: str = "lsa-abmilp, γ from 1",
+    second: str = "abmilp",
+) -> dict[str, Any]:
+    """Compare pairs, not means; and five seeds drawn again give intervals that wander.
+
+    Args:
+        table: one row for each run, a pandas table with columns assumption, model, gamma (NaN for models without),
+            n_bags, seed and auc; the records of the MNIST experiments in the book's folder if None.
+        rule: the assumption that is shown first.
+        n_bags: number of training bags that is shown first.
+        first: the variant that is shown first: a model, and where it has γ its start.
+        second: the variant that is subtracted.
+    """
+    from scipy import stats
+
+    if table is None:
+        from samil_lite.experiments import RESULTS, load_table
+
+        table = load_table(RESULTS / "mnist")
+    table = table.dropna(subset="auc")
+    starts = table["gamma"].map(", γ from {:.0f}".format).where(table["gamma"].notna(), "")
+    table = table.assign(variant=table["model"] + starts)
+    scores: dict[str, Any] = {}
+    for row in table.sort_values(["assumption", "variant", "n_bags", "seed"]).itertuples():
+        of_variant = scores.setdefault(row.assumption, {}).setdefault(row.variant, {})
+        of_variant.setdefault(str(row.n_bags), {})[str(row.seed)] = round(float(row.auc), 4)
+    variants, bags = sorted(set(table["variant"])), sorted({int(n) for n in table["n_bags"]})
+    for name, value, known in (
+        ("rule", rule, list(scores)), ("n_bags", n_bags, bags), ("first", first, variants), ("second", second, variants)
+    ):  # fmt: skip
+        if value not in known:
+            raise ValueError(f"{name}: expected one of {', '.join(map(str, known))}, got {value!r}")
+    quantiles = [round(float(x), 10) for x in stats.t.ppf(0.975, range(1, 60))]
+    shown = {"rule": rule, "n_bags": n_bags, "first": first, "second": second}
+    return {"scores": scores, "variants": variants, "bags": bags, "t": quantiles, **shown}
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ValueError(f"{name}: expected a number from {low} to {high}, got {value}")
+
+
 def stepper(frames: Sequence[str], captions: Sequence[str], label: str) -> dict[str, Any]:
     """What changes from stage to stage, in pictures drawn beforehand; see `samil_lite.viz.stepper`.
 
@@ -133,6 +243,36 @@ FIGURES = {
         "Sixteen scores in four blocks; bars show exp(s − m) for the blocks seen. A table keeps m, the factor, the sum "
         "and the mix after each block. Below, a square of tiles and the memory that a loop, all differences, the "
         "whole β and tiles need.",
+    ),
+    "gamma": Figure(
+        gamma,
+        "γ from 0 to 1",
+        "Two planes, one for a bag of two 9s and one for a bag of a 9 and a 7, with a dashed line beyond which a "
+        "verdict is positive. At γ = 0 no instance of either bag is beyond it.",
+    ),
+    "two_paths": Figure(
+        two_paths,
+        "Two paths into the bag vector",
+        "A bag of a 9, a 7 and four others: the 9 has nearly all of the direct weight, the 7 nearly all of the "
+        "indirect weight, and the logit is positive.",
+    ),
+    "three_rules": Figure(
+        three_rules,
+        "One bag, three rules",
+        "A bag of the digits 3, 9, 1 and 4 and three lamps: standard is lit, for there is a 9; presence, a 9 and a 7, "
+        "and threshold, two 9s, are not.",
+    ),
+    "nuclei": Figure(
+        nuclei,
+        "What one nucleus looks at",
+        "Nuclei of one tissue image, circles for epithelial ones and squares for others, one of them chosen. The "
+        "larger a mark, the more of the chosen nucleus' attention it gets; marks above the even weight are filled.",
+    ),
+    "records": Figure(
+        records,
+        "Two models, pair by pair",
+        "Differences in test AUC between two models on the same bags, one dot for each seed, and below them the mean "
+        "with its 95 % interval beside a dotted line at zero.",
     ),
     "stepper": Figure(stepper, "Stages", "The first of several stages."),
 }

@@ -51,7 +51,7 @@ samilLite.figures.kernels = (function () {
     const centre = [0, 1].map((c) => data.middle[c]);
     const start = () => data.points.map((p) => within(p.map((x, c) => x - centre[c])));
     const state = { points: start(), origin: centre.map((x) => -x), query: data.query };
-    const alpha = slider("α", { min: -1.3, max: 1.3, step: 0.05, value: 0 }, (x) => show(10 ** x), draw);
+    const alpha = slider("α", { min: -4, max: 4, step: 0.125, value: 0 }, (x) => show(2 ** x), draw);
     const least = data.points.length;
     const bagSize = (x) => Math.round(least * (MOST / least) ** x);
     const size = slider("bag size n", { min: 0, max: 1, step: 0.01, value: 0 }, (x) => String(bagSize(x)), draw);
@@ -107,7 +107,7 @@ samilLite.figures.kernels = (function () {
 
     function draw() {
       const n = bagSize(size.value);
-      const a = 10 ** alpha.value;
+      const a = 2 ** alpha.value;
       const all = [...state.points, ...Array.from({ length: n - state.points.length }, (_, m) => added(m))];
       const vectors = all.map((p) => rotate(p.map((x, c) => x - state.origin[c]), angle.value)
         .map((x) => x * 10 ** scale.value));

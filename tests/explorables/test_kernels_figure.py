@@ -42,14 +42,14 @@ def test_kernels_by_mouse(shown):
     after = shown.all(".point[data-vector]")[2].get_attribute("data-vector")
     assert before != after
     assert shown.all(".point[data-vector]")[2].get_attribute("aria-pressed") == "true"
-    shown.slide("α", 0.3)
+    shown.slide("α", 0.75)
     shown.slide("rotate", 35)
     shown.slide("scale all by", 0.2)
-    check_kernels(shown, 10**0.3)
+    check_kernels(shown, 2**0.75)
     shown.slide("bag size n", 0.7)
-    assert check_kernels(shown, 10**0.3) > 100
+    assert check_kernels(shown, 2**0.75) > 100
     shown.all(".check input")[0].click()
-    check_kernels(shown, 10**0.3, log=True)
+    check_kernels(shown, 2**0.75, log=True)
     assert shown.messages() == []
 
 
@@ -70,12 +70,12 @@ def test_kernels_by_keyboard(shown):
     assert np.abs(shown.numbers('[data-kernel="dot"] .column') - dot).max() > 0.01
     slider = shown.all("label.slider input")[0]
     shown.press(slider, Keys.ARROW_RIGHT * 4)
-    check_kernels(shown, 10 ** float(slider.get_property("value")))
+    check_kernels(shown, 2 ** float(slider.get_property("value")))
 
 
 def test_kernels_bound_holds_wherever_the_points_lie(shown):
     shown.open(sl.viz.explorable("kernels").html)
-    shown.slide("α", 1.3)
+    shown.slide("α", 4)
     shown.slide("scale all by", 1)
     n = len(shown.all(".point[data-vector]"))
     for kernel in ("rbf", "inverse_quadratic"):

@@ -1,0 +1,99 @@
+"""A figure lives in JupyterLab from the stored output alone: nothing is run, and its keys are its own."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import nbformat
+import pytest
+from nbformat.sign import NotebookNotary
+
+import samil_lite as sl
+
+pytest.importorskip("jupyterlab", reason="JupyterLab is not installed; pip install jupyterlab")
+
+
+@pytest.fixture
+def notebook(tmp_path):
+    """A notebook with the output of a figure and no executed cell, trusted, as after it was run by its reader."""
+    data, metadata = sl.viz.explorable("kernels")._repr_mimebundle_()
+    cell = nbformat.v4.new_code_cell('sl.viz.explorable("kernels")', execution_count=1)
+    cell.outputs = [nbformat.v4.new_output("execute_result", data, metadata=metadata, execution_count=1)]
+    content = nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_code_cell("1 + 1")])
+    content.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(content, tmp_path / "figure.ipynb")
+    (tmp_path / "data").mkdir()
+    NotebookNotary(data_dir=str(tmp_path / "data")).sign(nbformat.read(tmp_path / "figure.ipynb", as_version=4))
+    return tmp_path / "figure.ipynb"
+
+
+@pytest.fixture
+def address(notebook):
+    """JupyterLab on a free port, with all its own files in the test's folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {f"JUPYTER_{kind}_DIR": str(notebook.parent / kind.lower()) for kind in ("DATA", "CONFIG", "RUNTIME")}
+    options = (
+        "--no-browser",
+        "--allow-root",
+        f"--port={port}",
+        "--ServerApp.port_retries=0",
+        "--IdentityProvider.token=",
+    )
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", *options, f"--ServerApp.root_dir={notebook.parent}"],
+        env={**os.environ, **own}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=notebook.parent,
+    )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(lambda: answers(f"{url}/api"), 60)
+        yield f"{url}/doc/tree/{notebook.name}"
+    finally:
+        server.terminate()  # it ends its kernel first
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+def answers(url: str) -> bool:
+    try:
+        return urlopen(url, timeout=2).status == 200
+    except (URLError, OSError):
+        return False
+
+
+def wait_for(condition, seconds: float = 60):
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.2)
+    return value
+
+
+def test_alive_from_the_output_alone(browser, address):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    browser.set_window_size(1200, 1200)
+    browser.get(address)
+    ask = browser.execute_script
+    root = "document.querySelector('.jp-OutputArea-output .samil-explorable')?.shadowRoot"
+    wait_for(lambda: ask(f"return !!{root}?.querySelector('.figure')"))
+    assert ask(f"return {root}.host.dataset.theme") == ask(
+        "return document.body.dataset.jpThemeLight === 'true' ? 'light' : 'dark'"
+    )
+    state = f"return [...{root}.querySelectorAll('[data-vector]')].map(x => x.dataset.vector)"
+    bars = f"return [...{root}.querySelectorAll('.column')].map(x => x.dataset.value)"
+    before, shown, cells = ask(state), ask(bars), ask("return document.querySelectorAll('.jp-Cell').length")
+    ask(f"{root}.querySelector('[data-vector]').focus()")
+    keys = ActionChains(browser)
+    keys.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_DOWN, "d", "d").perform()  # dd deletes a cell where nobody stops it
+    assert ask(state) != before
+    assert ask(bars) != shown
+    assert ask("return document.querySelectorAll('.jp-Cell').length") == cells == 2
