@@ -18,7 +18,7 @@ from samil_lite.saving import Ensemble, load, save
 from samil_lite.training import evaluate, fit, predict
 
 if TYPE_CHECKING:
-    from samil_lite import checks, data, experiments, export, viz
+    from samil_lite import checks, data, experiments, export, sklearn, viz
     from samil_lite.cross_validation import CrossValidation, cross_validate
     from samil_lite.predicting import predictions
 
@@ -56,6 +56,7 @@ __all__ = [
     "predict",
     "predictions",
     "save",
+    "sklearn",
     "viz",
 ]
 
@@ -67,7 +68,7 @@ _NEED_PANDAS = {
 
 def __getattr__(name: str) -> Any:
     # Imported at first use: matplotlib, seaborn and pandas together take longer to import than all the rest.
-    if name in ("checks", "data", "experiments", "export", "viz"):
+    if name in ("checks", "data", "experiments", "export", "sklearn", "viz"):
         return import_module(f"samil_lite.{name}")
     if name in _NEED_PANDAS:
         return getattr(import_module(f"samil_lite.{_NEED_PANDAS[name]}"), name)

@@ -1,17 +1,17 @@
 """Maps for other programs: GeoJSON for QuPath, CSV for the rest."""
 
 import csv as csv_file
+import io
 import json
-import os
 import uuid
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from samil_lite.bags import Bags
 from samil_lite.heatmap import Values, as_maps, places, size_of_patches
+from samil_lite.writing import write_atomically
 
 KINDS = ("detection", "annotation", "tile")
 
@@ -79,20 +79,22 @@ def geojson(
                 "properties": properties,
             }
         )
-    return _write(path, lambda file: json.dump({"type": "FeatureCollection", "features": features}, file))
+    content = json.dumps({"type": "FeatureCollection", "features": features})
+    write_atomically(Path(path), lambda file: file.write(content.encode()))
+    return Path(path)
 
 
 def csv(bag: Bags, values: Values, path: str | Path, *, patch_size: float | None = None) -> Path:
     """Writes a row for each patch: x, y, size and its numbers. Arguments and errors as in `geojson`."""
     maps, side, corners = _named(bag, values), size_of_patches(bag, patch_size), places(bag)
 
-    def write(file: TextIO) -> None:
-        writer = csv_file.writer(file, lineterminator="\n")
-        writer.writerow(["x", "y", "size", *maps])
-        for (x, y), numbers in zip(corners, zip(*maps.values(), strict=True), strict=True):
-            writer.writerow([*_short(np.array([x, y, side])), *(float(number) for number in numbers)])
-
-    return _write(path, write)
+    text = io.StringIO()
+    writer = csv_file.writer(text, lineterminator="\n")
+    writer.writerow(["x", "y", "size", *maps])
+    for (x, y), numbers in zip(corners, zip(*maps.values(), strict=True), strict=True):
+        writer.writerow([*_short(np.array([x, y, side])), *(float(number) for number in numbers)])
+    write_atomically(Path(path), lambda file: file.write(text.getvalue().encode()))
+    return Path(path)
 
 
 def _named(bag: Bags, values: Values) -> dict[str, np.ndarray]:
@@ -110,16 +112,3 @@ def _colours(x: np.ndarray) -> list[list[int]]:
 def _short(x: np.ndarray) -> list[float]:
     """Whole numbers without a point."""
     return [int(v) if v == int(v) else float(v) for v in x]
-
-
-def _write(path: str | Path, write: Callable[[TextIO], None]) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            write(file)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-    return path

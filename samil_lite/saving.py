@@ -12,7 +12,6 @@ as numbers.
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from samil_lite.bags import Bags
 from samil_lite.building import construct, describe, differences
 from samil_lite.models import MILOutput
+from samil_lite.writing import write_atomically
 
 FORMAT = 1
 
@@ -292,13 +292,7 @@ def _write(path: Path, tensors: dict[str, Tensor], about: str) -> Path:
     from safetensors.torch import save as to_bytes
 
     content = to_bytes(tensors, {"samil_lite": about, "sha256": _digest(about, tensors)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_atomically(path, lambda file: file.write(content))
     return path
 
 

@@ -3,12 +3,11 @@
 import importlib.resources
 import importlib.util
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from torch import nn
 
 from samil_lite.bags import Bags
 from samil_lite.extras import from_extra
+from samil_lite.writing import write_atomically
 
 MASK_STEP = 32  # pixels of the finest level in one of the picture that tells tissue from glass
 
@@ -141,20 +141,16 @@ def slide_features(
         for tiles in read_tiles(path, found, size, at_once):
             parts.append(frozen_features(tiles, backbone, progress=False).instances.cpu().float().numpy())
             bar.update(len(parts[-1]))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    about: dict[str, Any] = {"patch_size": size, "patch_size_level0": round(found.side), "mpp": found.mpp}
+    about["backbone"] = backbone if isinstance(backbone, str) else type(backbone).__name__
+
+    def write(part: BinaryIO) -> None:
         with h5py.File(part, "w") as file:
             file["features"] = np.concatenate(parts)
             file["coords"] = found.corners.round().astype(np.int64)
-            about: dict[str, Any] = {"patch_size": size, "patch_size_level0": round(found.side), "mpp": found.mpp}
-            about["backbone"] = backbone if isinstance(backbone, str) else type(backbone).__name__
-            for name, value in about.items():
-                if value is not None:
-                    file["coords"].attrs[name] = value
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+            file["coords"].attrs.update({name: value for name, value in about.items() if value is not None})
+
+    write_atomically(target, write)
     return target
 
 
