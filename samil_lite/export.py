@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from samil_lite.bags import Bags
 from samil_lite.heatmap import Values, as_maps, places, size_of_patches
 from samil_lite.writing import write_atomically
 
@@ -17,7 +16,7 @@ KINDS = ("detection", "annotation", "tile")
 
 
 def geojson(
-    bag: Bags,
+    bag: Any,
     values: Values,
     path: str | Path,
     *,
@@ -84,7 +83,7 @@ def geojson(
     return Path(path)
 
 
-def csv(bag: Bags, values: Values, path: str | Path, *, patch_size: float | None = None) -> Path:
+def csv(bag: Any, values: Values, path: str | Path, *, patch_size: float | None = None) -> Path:
     """Writes a row for each patch: x, y, size and its numbers. Arguments and errors as in `geojson`."""
     maps, side, corners = _named(bag, values), size_of_patches(bag, patch_size), places(bag)
 
@@ -97,7 +96,7 @@ def csv(bag: Bags, values: Values, path: str | Path, *, patch_size: float | None
     return Path(path)
 
 
-def _named(bag: Bags, values: Values) -> dict[str, np.ndarray]:
+def _named(bag: Any, values: Values) -> dict[str, np.ndarray]:
     return {name or "attention": x for name, x in as_maps(bag, values).items()}
 
 

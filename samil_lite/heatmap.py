@@ -11,8 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from samil_lite.bags import Bags
-
 Values = Tensor | np.ndarray | Mapping[str, Tensor | np.ndarray]
 LARGEST = 2000  # cells of a map in each direction
 FRAME = "#d55e00"  # orange of the colour-blind palette
@@ -20,7 +18,7 @@ LABELS = {"raw": "attention", "even": "attention, in units of the even weight", 
 
 
 def heatmap(
-    bag: Bags,
+    bag: Any,
     values: Values,
     *,
     patch_size: float | None = None,
@@ -35,7 +33,8 @@ def heatmap(
     Where patches overlap, the map shows the mean of those that lie there. Maps of one figure share their colours.
 
     Args:
-        bag: one slide with coordinates: the upper left corners of its patches (x, y).
+        bag: one slide with coordinates, the upper left corners of its patches (x, y): `Bags`, or on disk, as
+            `slides.subset(3)`, which knows the size of its patches if its file says it.
         values: one number for each patch, shape (n,), such as attention; or several by name, a map for each.
         patch_size: side of a patch in the unit of the coordinates. None: what the bag knows; else the smallest step
             between neighbouring places, which a warning says.
@@ -85,7 +84,7 @@ def heatmap(
     return figure
 
 
-def describe_heatmap(bag: Bags, values: Values) -> str:
+def describe_heatmap(bag: Any, values: Values) -> str:
     """Alt text for `heatmap`: how concentrated the numbers are, and where the largest lies."""
     corners = places(bag)
     middle, spread = corners.mean(0), np.maximum(np.ptp(corners, axis=0), 1)
@@ -103,7 +102,7 @@ def describe_heatmap(bag: Bags, values: Values) -> str:
 
 
 @torch.no_grad()
-def beta_row(model: Any, bag: Bags, patch: int) -> Tensor:
+def beta_row(model: Any, bag: Any, patch: int) -> Tensor:
     """β of one patch, shape (n,): how much it looks at each patch of its slide. For models with self-attention.
 
     It takes memory linear in the slide: the other rows are not made.
@@ -120,7 +119,7 @@ def beta_row(model: Any, bag: Bags, patch: int) -> Tensor:
     return row.reshape(-1).cpu()  # type: ignore[no-any-return]
 
 
-def places(bag: Bags) -> np.ndarray:
+def places(bag: Any) -> np.ndarray:
     """The upper left corners of a slide's patches, (n, 2).
 
     Raises:
@@ -128,12 +127,13 @@ def places(bag: Bags) -> np.ndarray:
     """
     if len(bag) != 1:
         raise ValueError(f"bag: expected one slide, got {len(bag)} bags; choose one, as bags[0]")
-    if getattr(bag, "coordinates", None) is None:
+    coordinates = bag[0].coordinates
+    if coordinates is None:
         raise ValueError("bag: expected coordinates to draw by, this bag has none")
-    return np.asarray(bag.coordinates.cpu().double())  # type: ignore[union-attr]
+    return np.asarray(coordinates.cpu().double())
 
 
-def as_maps(bag: Bags, values: Values, scale: str = "raw") -> dict[str, np.ndarray]:
+def as_maps(bag: Any, values: Values, scale: str = "raw") -> dict[str, np.ndarray]:
     """The numbers by name, (n,) each; those without a name have the empty one."""
     if scale not in LABELS:
         raise ValueError(f"scale: expected one of {', '.join(LABELS)}, got {scale!r}")
@@ -156,16 +156,16 @@ def as_maps(bag: Bags, values: Values, scale: str = "raw") -> dict[str, np.ndarr
     return found
 
 
-def size_of_patches(bag: Bags, patch_size: float | None) -> float:
+def size_of_patches(bag: Any, patch_size: float | None) -> float:
     """The side of a patch: as given, as the bag knows it, or the smallest step between places, with a warning."""
-    if patch_size is None:
-        patch_size = getattr(bag, "patch_size", None)
+    known = getattr(bag, "patch_size", None)
+    if patch_size is None and known is not None and np.isfinite(float(known)):
+        patch_size = float(known)
     if patch_size is None:
         steps = [np.diff(np.unique(column)) for column in places(bag).T]
-        known = np.concatenate(steps)
-        if not len(known):
+        if not sum(map(len, steps)):
             raise ValueError("patch_size: expected the side of a patch, since one place does not tell it")
-        patch_size = float(known.min())
+        patch_size = float(np.concatenate(steps).min())
         warnings.warn(
             f"patch_size: not given and not known; {patch_size:g} is taken, the smallest step between places. Where "
             "patches overlap they are larger",

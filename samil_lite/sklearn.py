@@ -121,12 +121,12 @@ class MILClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"X has {_width(bags)} features, but {type(self).__name__} is expecting {self.n_features_in_} features "
                 "as input"
             )
-        return log_probabilities(output_of(self.model_, bags).logits.double()).exp().numpy()  # type: ignore[no-any-return]
+        return log_probabilities(output_of(self.model_, bags).logits.double()).exp().numpy()
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable class of each bag, (B,)."""
         check_is_fitted(self)
-        return self.classes_[self.predict_proba(X).argmax(1)]
+        return np.asarray(self.classes_[self.predict_proba(X).argmax(1)])
 
     def attention(self, X: Any) -> list[np.ndarray]:
         """The attention weights of each bag, B arrays (n_b,)."""
@@ -245,9 +245,9 @@ def _labels(bags: Any, y: Any) -> Any:
     y = np.asarray(y.cpu() if isinstance(y, torch.Tensor) else y)
     if y.ndim == 2 and y.shape[1] == 1:
         y = column_or_1d(y, warn=True)
-    check_classification_targets(y)
     if y.dtype.kind == "f" and not np.isfinite(y).all():
         raise ValueError("y: Input y contains NaN or infinity.")
+    check_classification_targets(y)
     return y
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import samil_lite as sl
+from samil_lite.data import synthetic
 from samil_lite.heatmap import _raster, beta_row, describe_heatmap, heatmap
 
 GRID = torch.tensor([[x, y] for y in range(0, 768, 256) for x in range(512, 1536, 256)])  # 4 × 3 patches
@@ -126,3 +127,13 @@ def test_beta_of_a_patch_is_a_row_of_the_matrix(slide):
         beta_row(sl.build("abmilp", nn.Linear(4, 8)), slide, 5)
     with pytest.raises(ValueError, match="a patch of it"):
         beta_row(model, slide, 12)
+
+
+def test_the_size_of_a_patch_is_that_of_the_file(tmp_path):
+    """Slides scanned at 20× and 40×: patches of 256 and 512 pixels, and a square of 256 would show a quarter."""
+    folder = synthetic.write_trident(tmp_path, n_slides=2, n_patients=2)
+    slides = sl.data.feature_bags(folder, folder / "labels.csv")
+    for b, side in enumerate((256, 512)):
+        one = slides.subset(b)
+        found, (x0, x1, _, _) = cells(heatmap(one, torch.ones(one.n_instances)))
+        assert np.isfinite(found).sum() * ((x1 - x0) / found.shape[1]) ** 2 == pytest.approx(one.n_instances * side**2)
