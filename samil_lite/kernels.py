@@ -12,6 +12,7 @@ more. Source of the kernels: `Rymarczyk et al. (2021) <https://arxiv.org/abs/200
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,10 +26,12 @@ class Kernel:
     Attributes:
         statistic: "dot", "squared_distance" or "l1_distance": a function of `STATISTICS`.
         has_alpha: whether the kernel has a parameter α.
+        forms: arguments of each form of a kernel of this package; a kernel of your own need not say.
     """
 
     statistic: str
     has_alpha: bool
+    forms: tuple[dict[str, Any], ...] = ({},)
 
     def phi(self, t: Tensor, alpha: Tensor) -> Tensor:
         """φ(t), element by element, same shape as t."""
@@ -68,6 +71,7 @@ class RBF(Kernel):
     """
 
     statistic, has_alpha = "squared_distance", True
+    forms = {}, {"log_scores": True}
 
     @checked()
     def __init__(self, log_scores: bool = False) -> None:
@@ -90,6 +94,7 @@ class InverseQuadratic(Kernel):
     """
 
     statistic, has_alpha = "squared_distance", True
+    forms = {}, {"log_scores": True}
 
     @checked()
     def __init__(self, log_scores: bool = False) -> None:
@@ -125,6 +130,7 @@ class Module(Kernel):
     """
 
     has_alpha = True
+    forms = {}, {"norm": "l1"}
 
     @checked(norm=one_of(("euclidean", "l1")))
     def __init__(self, norm: str = "euclidean") -> None:
@@ -166,7 +172,7 @@ def squared_distances(q: Tensor, k: Tensor) -> Tensor:
     r"""‖q_j − k_i‖² by expansion, :math:`\lVert q \rVert^2 + \lVert k \rVert^2 - 2 \langle q, k \rangle`: (…, m, n).
 
     One matrix product instead of m·n differences of vectors. Far from the origin the three terms are large and their
-    difference is lost in rounding, so give it centred q and k (`centred`). Never below zero.
+    difference is lost in rounding, so give it centred q and k. Never below zero.
     """
     squares = q.square().sum(-1)[..., :, None] + k.square().sum(-1)[..., None, :]  # (…, m, n)
     return (squares - 2 * dot_products(q, k)).clamp_min(0)
@@ -185,6 +191,13 @@ STATISTICS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 KERNELS: dict[str, type[Kernel]] = {
     "dot": Dot, "rbf": RBF, "inverse_quadratic": InverseQuadratic, "laplace": Laplace, "module": Module,
 }  # fmt: skip
+FORMS: dict[str, Kernel] = {repr(k): k for k in (c(**form) for c in KERNELS.values() for form in c.forms)}
+
+
+def is_ours(kernel: Kernel) -> bool:
+    """Whether a kernel is one of this package as it stands: not of a subclass, which may compute something else."""
+    name = repr(kernel)
+    return name in FORMS and type(kernel) is type(FORMS[name])
 
 
 def as_kernel(kernel: str | Kernel) -> Kernel:

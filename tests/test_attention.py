@@ -5,7 +5,8 @@ from ragged import offsets_of, rows, shuffled, sizes
 from torch import Tensor, nn
 
 import samil_lite as sl
-from samil_lite.kernels import KERNELS, RBF
+from samil_lite.kernel_attention.operator import attend_compiled
+from samil_lite.kernels import KERNELS, RBF, as_kernel
 from samil_lite.models import KERNEL_OF
 
 kernels = pytest.mark.parametrize("kernel", KERNELS)
@@ -150,13 +151,58 @@ def test_autocast_does_not_round_queries_and_keys(kernel):
         assert torch.equal(attention(h, offsets, return_weights=True)[1][0], beta[0])
 
 
+@pytest.fixture
+def breaks():
+    """What made torch.compile break a graph; the compiler is as new."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield torch._dynamo.utils.counters["graph_break"]
+    torch._dynamo.reset()
+
+
+def test_compiling_the_model_changes_nothing_and_breaks_no_graph(breaks):
+    model = small("msa-abmilp", gamma=1)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)  # all but the C++ compiler
+    for bag_sizes in ([3, 600, 2], [4, 1]):
+        results = []
+        for function in (model, compiled):
+            logits = function(bags_of(bag_sizes)).logits
+            results.append([logits, *torch.autograd.grad(logits.pow(2).sum(), list(model.parameters()))])
+        for one, other in zip(*results, strict=True):
+            torch.testing.assert_close(one, other)
+    assert not breaks
+
+
+@kernels
+def test_the_operator_of_torch_compile_is_the_same(kernel):
+    """What the compiler puts into its graph, called as it is."""
+    inputs = [rows([3, 600, 2], width, seed).requires_grad_() for width, seed in ((3, 0), (3, 1), (4, 2))]
+    alpha, offsets = torch.tensor(1.3, dtype=torch.float64, requires_grad=True), offsets_of([3, 600, 2])
+    results = []
+    for o in (
+        sl.kernel_attention(*inputs, kernel, alpha, offsets),
+        attend_compiled(*inputs, alpha, offsets, as_kernel(kernel), "auto"),
+    ):
+        gradients = torch.autograd.grad(o.pow(2).sum(), [*inputs, alpha], allow_unused=True)
+        results.append([o, *(torch.zeros_like(alpha) if g is None else g for g in gradients)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+class Sharper(RBF):
+    """A kernel of a reader's own."""
+
+    def phi(self, t: Tensor, alpha: Tensor) -> Tensor:
+        return 5 * torch.exp(-alpha * t)
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # the compiler looks at it, to no harm
-@models
-def test_compiling_the_model_changes_nothing(name):
-    model, bags = small(name, gamma=1), bags_of([3, 600, 2])
-    expected = model(bags).logits
-    compiled = torch.compile(model, backend="eager")  # the graph capture, without a C++ compiler
-    torch.testing.assert_close(compiled(bags).logits, expected)
+def test_a_kernel_of_ones_own_compiles_with_one_break(breaks):
+    model = small("gsa-abmilp", gamma=1, kernel=Sharper())
+    expected = model(bags_of([3, 2])).logits
+    torch.testing.assert_close(torch.compile(model, backend="aot_eager")(bags_of([3, 2])).logits, expected)
+    assert len(breaks) == 1  # for one reason, told in each function that calls
+    assert (expected - small("gsa-abmilp", gamma=1)(bags_of([3, 2])).logits).abs().max() > 1e-6
 
 
 @kernels

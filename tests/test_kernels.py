@@ -2,7 +2,6 @@
 
 import math
 import shutil
-from importlib import import_module
 
 import pytest
 import torch
@@ -13,10 +12,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 import samil_lite as sl
-from samil_lite.kernel_attention import blockwise, l1, plan
-from samil_lite.kernels import KERNELS, RBF, InverseQuadratic, Module, squared_distances
-
-kernel_attention_package = import_module("samil_lite.kernel_attention")  # the name in sl is the function
+from samil_lite.kernel_attention import autograd, blockwise, groups, l1, plan
+from samil_lite.kernel_attention.distances import centred
+from samil_lite.kernels import FORMS, KERNELS, RBF, InverseQuadratic, Kernel, Module, squared_distances
 
 # κ(k, q) of one pair, as the paper writes it; then the variants.
 FORMULAS = {
@@ -46,8 +44,8 @@ def small_tiles(monkeypatch):
     """So that bags of a few instances take several tiles, with ragged ends, and groups of their own."""
     monkeypatch.setattr(blockwise, "ROWS", 3)
     monkeypatch.setattr(blockwise, "KEYS", 2)
-    monkeypatch.setattr(kernel_attention_package, "LONG", 5)
-    monkeypatch.setattr(kernel_attention_package, "GROUP_COST", 10)
+    monkeypatch.setattr(groups, "LONG", 5)
+    monkeypatch.setattr(groups, "GROUP_COST", 10)
 
 
 def one(x: float, **options) -> Tensor:
@@ -359,15 +357,186 @@ def test_works_under_activation_checkpointing(kernel):
         torch.testing.assert_close(a, b)
 
 
-@kernels
-def test_double_backward_is_right_or_a_clear_error(kernel):
-    q, k, v = inputs_of([4])
-    o = sl.kernel_attention(q, k, v, kernel, backend="blockwise")
-    (dv,) = torch.autograd.grad(o.pow(2).sum(), v, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        dv.sum().backward()
-    if kernel not in ("laplace",) and repr(kernel) != "Module(norm='l1')":  # PyTorch's cdist has none for L1
-        assert torch.autograd.gradgradcheck(lambda *x: sl.kernel_attention(*x, kernel, backend="dense"), (q, k, v))
+class Cauchy(Kernel):
+    """A kernel of a reader's own: the logarithm of the Cauchy kernel."""
+
+    statistic, has_alpha = "squared_distance", False
+
+    def phi(self, t, alpha):
+        return -torch.log1p(t)
+
+    def slopes(self, t, alpha, value):
+        return -1 / (1 + t), None
+
+
+class Sharper(RBF):
+    """A kernel of a reader's own that derives from one of ours."""
+
+    def phi(self, t, alpha):
+        return 5 * torch.exp(-alpha * t)
+
+    def slopes(self, t, alpha, value):
+        return -alpha * value, -t * value
+
+
+own_too = pytest.mark.parametrize(
+    "kernel", [*FORMS.values(), Cauchy(), Sharper()], ids=[*FORMS, "Cauchy()", "Sharper()"]
+)
+
+
+@own_too
+@pytest.mark.parametrize("backend", ["blockwise", "auto"])
+def test_second_derivatives(kernel, backend):
+    inputs = [*inputs_of([6]), one(1.3, requires_grad=True)]
+    assert torch.autograd.gradgradcheck(lambda *x: sl.kernel_attention(*x[:3], kernel, x[3], backend=backend), inputs)
+
+
+@own_too
+def test_second_derivatives_however_they_are_asked_for(kernel):
+    q, k, v = (x.detach() for x in inputs_of([6]))
+
+    def function(backend):
+        return lambda x: sl.kernel_attention(x, k, v, kernel, 0.7, backend=backend).pow(2).sum()
+
+    def penalty(f):
+        x = q.clone().requires_grad_()
+        (first,) = torch.autograd.grad(f(x), x, create_graph=True)
+        return x, first.pow(2).sum()
+
+    def by_backward(f):
+        x, p = penalty(f)
+        p.backward()
+        return x.grad
+
+    def by_grad(f):
+        x, p = penalty(f)
+        return torch.autograd.grad(p, x)[0]
+
+    def by_func(f):
+        return torch.func.grad(lambda x: torch.func.grad(f)(x).pow(2).sum())(q)
+
+    def by_hessian(f):
+        hessian = torch.autograd.functional.hessian(f, q)  # (n, d, n, d)
+        first = torch.func.grad(f)(q)
+        return 2 * torch.einsum("abcd,ab->cd", hessian, first)
+
+    right = by_func(function("blockwise"))
+    for way in (by_backward, by_grad, by_hessian):
+        torch.testing.assert_close(way(function("blockwise")), right)
+    if sl.kernels.as_kernel(kernel).statistic == "l1_distance":
+        with pytest.raises(RuntimeError, match=r"derivative for .*cdist_backward.* is not implemented"):
+            by_grad(function("dense"))
+    else:
+        torch.testing.assert_close(by_grad(function("dense")), right)
+
+
+def test_a_second_derivative_that_does_not_fit_is_an_error(monkeypatch):
+    monkeypatch.setattr(autograd, "DENSE", 30)
+    q, k, v = inputs_of([6])
+    o = sl.kernel_attention(q, k, v, "rbf", backend="blockwise")
+    (first,) = torch.autograd.grad(o.pow(2).sum(), q, create_graph=True)
+    with pytest.raises(NotImplementedError, match=r"second derivatives keep all scores, here 36 numbers .* at most 30"):
+        torch.autograd.grad(first.sum(), q)
+
+
+@own_too
+@pytest.mark.parametrize("n", [4, 9])  # dense and in blocks
+def test_gradients_inside_vmap(kernel, n):
+    q, k, v = (x.detach() for x in inputs_of([n]))
+    many = torch.stack([q, 2 * q, q - 1])
+    alphas = one([0.5, 1.0, 2.0])
+
+    def loss(q, k, alpha):
+        return sl.kernel_attention(q, k, v, kernel, alpha).pow(2).sum()
+
+    together = torch.vmap(torch.func.grad(loss, argnums=(0, 1, 2)), in_dims=(0, None, 0))(many, k, alphas)
+    for i in range(3):
+        alone = torch.func.grad(loss, argnums=(0, 1, 2))(many[i], k, alphas[i])
+        for a, b in zip(together, alone, strict=True):
+            torch.testing.assert_close(a[i], b)
+    second = torch.vmap(torch.func.grad(lambda x: torch.func.grad(loss)(x, k, alphas[0]).sum()))
+    if n == 9:
+        alone = torch.func.grad(lambda x: torch.func.grad(loss)(x, k, alphas[0]).sum())(many[1])
+        torch.testing.assert_close(second(many)[1], alone)
+
+
+class Learned(Cauchy):
+    """A kernel with a parameter besides α, of which only the dense form can have a gradient."""
+
+    def __init__(self, where: str) -> None:
+        self.scale, self.where = torch.ones((), dtype=torch.float64, requires_grad=True), where
+
+    def phi(self, t, alpha):
+        return -torch.log1p(t) * (self.scale if self.where == "phi" else 1)
+
+    def key_term(self, k, alpha):
+        return k.square().sum(-1) * self.scale if self.where == "key_term" else None
+
+
+@pytest.mark.parametrize("where", ["phi", "key_term"])
+def test_a_kernel_with_parameters_of_its_own_is_dense_or_an_error(where):
+    q, k, v = inputs_of([6])
+    kernel = Learned(where)
+    sl.kernel_attention(q, k, v, kernel, backend="dense").pow(2).sum().backward()
+    assert kernel.scale.grad.abs() > 1e-6
+    for backend in ("blockwise", "auto"):
+        with pytest.raises(ValueError, match="has parameters besides alpha"):
+            sl.kernel_attention(q, k, v, kernel, backend=backend)
+    with torch.no_grad():
+        sl.kernel_attention(q, k, v, kernel, backend="blockwise")
+
+
+SPREADS = {
+    "two groups": lambda n, far: far * torch.cat([torch.ones(n // 2, 1), -torch.ones(n - n // 2, 1)]),
+    "three groups": lambda n, far: far * (torch.arange(n)[:, None] % 3).float(),
+    "one far key": lambda n, far: far * n * torch.eye(n)[:, :1],
+    "one far key of many": lambda n, far: far * torch.eye(n)[:, :1],
+}
+
+
+@pytest.mark.filterwarnings("ignore:instances lie so far apart:UserWarning")  # 40,000 is that, for the module kernel
+@pytest.mark.parametrize("kernel", [k for k in FORMS.values() if k.statistic == "squared_distance"], ids=repr)
+@pytest.mark.parametrize("backend", ["dense", "blockwise"])
+@pytest.mark.parametrize("spread", SPREADS)
+@pytest.mark.parametrize("far", [3.0, 100.0, 1000.0])
+def test_distances_of_far_groups_are_as_exact_as_plain_differences(kernel, backend, spread, far, monkeypatch):
+    monkeypatch.undo()
+    generator = torch.Generator().manual_seed(0)
+    side = SPREADS[spread](40, far)
+    q, k = (0.3 * torch.randn(40, 8, generator=generator) + side for _ in range(2))
+    v = torch.randn(40, 6, generator=generator)
+
+    def results(compute, dtype):
+        inputs = [x.to(dtype).requires_grad_() for x in (q, k, v)]
+        o = compute(*inputs)
+        return [x.double() for x in (o, *torch.autograd.grad(o.pow(2).sum(), inputs))]
+
+    def plain(q, k, v):
+        t = (q[:, None] - k[None]).square().sum(-1)  # (n, n)
+        b = kernel.key_term(k, torch.ones((), dtype=k.dtype))
+        s = kernel.phi(t, torch.ones((), dtype=k.dtype))
+        return (s if b is None else s + b).softmax(-1) @ v
+
+    true, theirs = (results(plain, dtype) for dtype in (torch.float64, torch.float32))
+    ours = results(lambda *x: sl.kernel_attention(*x, kernel, 1.0, backend=backend), torch.float32)
+    for name, a, b, c in zip("oqkv", ours, theirs, true, strict=True):
+        scale = max(1.0, float(c.abs().max())) if name != "o" else 1.0
+        # ‖k‖^α of the module kernel is itself rounded by as much as it is large, theirs like ours.
+        room = 3 if isinstance(kernel, Module) else 1
+        assert (a - c).abs().max() <= room * (b - c).abs().max() + 1e-5 * scale, name
+
+
+@pytest.mark.parametrize("kernel", [RBF(), InverseQuadratic()], ids=str)
+def test_ordinary_bags_stay_in_float32(kernel):
+    x = 0.3 * torch.randn(500, 64, generator=torch.Generator().manual_seed(0))
+    for q, k, dtype in ((x, x, torch.float32), (100 * x, x, torch.float64), (x, 100 * x, torch.float64)):
+        assert [y.dtype for y in centred(q, k, torch.zeros(1, 64), kernel, torch.tensor(1.0))] == [dtype] * 2
+
+
+def test_features_that_no_float_can_square_are_a_warning():
+    x = torch.tensor([[0.0], [1.0], [1e8]])
+    with pytest.warns(UserWarning, match="so far apart that distances lose digits"):
+        sl.kernel_attention(x, x, x, "rbf")
 
 
 @pytest.mark.parametrize(

@@ -5,23 +5,18 @@ ever holding a whole row. Saved for the backward pass are the inputs, the output
 log Σ exp of its scores, from which every weight can be made again.
 """
 
+from functools import partial
+from itertools import pairwise
+
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from samil_lite.kernel_attention import l1
+from samil_lite.kernel_attention.autograd import Engine
+from samil_lite.kernel_attention.distances import centred
 from samil_lite.kernels import Kernel
 
 ROWS, KEYS = 1024, 512  # of a tile: large enough for fast products, small enough that 2 MB of scores stay in the cache
-
-
-def blockwise_attention(
-    q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, alpha: Tensor, compiled: bool = False
-) -> Tensor:
-    """One bag: q, k (n, d) and v (n, d_v) give o (n, d_v); as `kernel_attention`, in memory of order n."""
-    with torch.autocast(q.device.type, enabled=False):
-        q, k, b = features(q, k, kernel, alpha)
-        return _Blockwise.apply(q, k, v, b, alpha, kernel, compiled)[0]  # type: ignore[no-any-return]
 
 
 def features(q: Tensor, k: Tensor, kernel: Kernel, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -36,18 +31,22 @@ def features(q: Tensor, k: Tensor, kernel: Kernel, alpha: Tensor) -> tuple[Tenso
     if kernel.statistic != "squared_distance":
         return q, k, b
     with torch.no_grad():
-        mean = k.mean(0)  # subtracted, or squares far from the origin would swamp the distances
-    q, k = q - mean, k - mean
+        mean = k.mean(0, keepdim=True)  # (1, d)
+    q, k = centred(q, k, mean, kernel, alpha)
     q = torch.cat([-2 * q, q.square().sum(1, keepdim=True), torch.ones_like(q[:, :1])], 1)  # (m, d + 2)
     k = torch.cat([k, torch.ones_like(k[:, :1]), k.square().sum(1, keepdim=True)], 1)  # (n, d + 2)
     return q, k, b
+
+
+def _present_features(kernel: Kernel, q: Tensor, k: Tensor, alpha: Tensor) -> tuple[Tensor, ...]:
+    return tuple(x for x in features(q, k, kernel, alpha) if x is not None)
 
 
 def scores(
     q: Tensor, k: Tensor, b: Tensor | None, alpha: Tensor, kernel: Kernel, compiled: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """κ of a tile (r, c), free to be changed in place, and what its slopes need: the statistic t and φ(t)."""
-    t = l1.distances(q, k, compiled) if kernel.statistic == "l1_distance" else q @ k.T  # (r, c)
+    t = l1.distances(q, k, compiled) if kernel.statistic == "l1_distance" else (q @ k.T).to(alpha.dtype)  # (r, c)
     if kernel.statistic == "squared_distance":
         t = t.clamp_min_(0)
     value = kernel.phi(t, alpha)
@@ -59,75 +58,89 @@ def blocks(n: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n)) for start in range(0, n, size)]
 
 
-class _Blockwise(torch.autograd.Function):
-    @staticmethod
-    def forward(q, k, v, b, alpha, kernel, compiled):  # type: ignore[no-untyped-def]
-        """q, k (n, d), v (n, d_v), b (n,) or None, alpha () -> o (n, d_v), log Σ exp (n,)."""
-        o, lse = v.new_empty(len(q), v.shape[1]), q.new_empty(len(q))
-        for rows in blocks(len(q), ROWS):
-            high = q.new_full((rows.stop - rows.start, 1), -torch.inf)  # running maximum of each row, (r, 1)
-            total, mixed = torch.zeros_like(high), q.new_zeros(len(high), v.shape[1])  # (r, 1), (r, d_v)
-            for keys in blocks(len(k), KEYS):
-                fast = compiled and _full(rows, keys)
-                tile = q[rows], k[keys], None if b is None else b[keys], alpha, kernel, fast
-                s = scores(*tile)[0]  # (r, c)
-                new = torch.maximum(high, s.amax(1, keepdim=True))
-                e = s.sub_(new).exp_()  # (r, c)
-                shrink = (high - new).exp_()  # brings what was summed so far to the new scale
-                total = total.mul_(shrink).add_(e.sum(1, keepdim=True))
-                _add_product(mixed.mul_(shrink), e, v[keys])
-                high = new
-            o[rows] = mixed / total
-            lse[rows] = (high + total.log()).squeeze(1)
-        return o, lse
+def forward(
+    q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, offsets: Tensor, kernel: Kernel, compiled: bool
+) -> tuple[Tensor, Tensor]:
+    """q, k (N, d) and v (N, d_v) give o (N, d_v) and log Σ exp of the scores of each query, (N,)."""
+    o, lse = v.new_empty(len(q), v.shape[1]), alpha.new_empty(len(q))
+    for bag in _bags(offsets):
+        made = features(q[bag], k[bag], kernel, alpha)  # of one bag
+        _forward_bag(*made, v[bag], alpha, kernel, compiled, o[bag], lse[bag])
+    return o, lse
 
-    @staticmethod
-    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
-        *tensors, ctx.kernel, ctx.compiled = inputs
-        ctx.save_for_backward(*tensors, *output)
-        ctx.mark_non_differentiable(output[1])
 
-    @staticmethod
-    def vmap(info, in_dims, *inputs):  # type: ignore[no-untyped-def]
-        """Under torch.vmap, which trains many models at once, they are computed one after the other."""
-        each = [
-            _Blockwise.apply(*(x if dim is None else x.select(dim, i) for x, dim in zip(inputs, in_dims, strict=True)))
-            for i in range(info.batch_size)
-        ]
-        return tuple(torch.stack(parts) for parts in zip(*each, strict=True)), (0, 0)
+def _forward_bag(
+    q: Tensor, k: Tensor, b: Tensor | None, v: Tensor, alpha: Tensor, kernel: Kernel, compiled: bool,
+    o: Tensor, lse: Tensor,
+) -> None:  # fmt: skip
+    """Fills o (n, d_v) and lse (n,)."""
+    for rows in blocks(len(q), ROWS):
+        high = alpha.new_full((rows.stop - rows.start, 1), -torch.inf)  # running maximum of each row, (r, 1)
+        total, mixed = torch.zeros_like(high), alpha.new_zeros(len(high), v.shape[1])  # (r, 1), (r, d_v)
+        for keys in blocks(len(k), KEYS):
+            fast = compiled and _full(rows, keys)
+            s = scores(q[rows], k[keys], None if b is None else b[keys], alpha, kernel, fast)[0]  # (r, c)
+            new = torch.maximum(high, s.amax(1, keepdim=True))
+            e = s.sub_(new).exp_()  # (r, c)
+            shrink = (high - new).exp_()  # brings what was summed so far to the new scale
+            total = total.mul_(shrink).add_(e.sum(1, keepdim=True))
+            _add_product(mixed.mul_(shrink), e, v[keys])
+            high = new
+        o[rows] = mixed / total
+        lse[rows] = (high + total.log()).squeeze(1)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, do, _):  # type: ignore[no-untyped-def]
-        q, k, v, b, alpha, o, lse = ctx.saved_tensors
-        kernel, compiled = ctx.kernel, ctx.compiled
-        dq, dk, dv, dalpha = torch.zeros_like(q), torch.zeros_like(k), q.new_zeros(v.shape), torch.zeros_like(alpha)
-        db = None if b is None else torch.zeros_like(b)
-        # The gradient of β is do·v; softmax takes Σ_i β do·v_i = do·o from each row. One product makes the difference:
-        taken = (do.to(q.dtype) * o.to(q.dtype)).sum(1, keepdim=True).to(do.dtype)  # (n, 1)
-        do1, v1 = torch.cat([do, -taken], 1), torch.cat([v, torch.ones_like(v[:, :1])], 1)  # (n, d_v + 1)
-        for rows in blocks(len(q), ROWS):
-            for keys in blocks(len(k), KEYS):
-                fast = compiled and _full(rows, keys)
-                tile = q[rows], k[keys], None if b is None else b[keys], alpha, kernel, fast
-                s, t, value = scores(*tile)  # (r, c) each
-                beta = s.sub_(lse[rows, None]).exp_()
-                _add_product(dv[keys], beta.T, do[rows])
-                ds = (do1[rows] @ v1[keys].T).to(beta.dtype).mul_(beta)  # (r, c)
-                if db is not None:
-                    db[keys] += ds.sum(0)
-                slope_t, slope_alpha = kernel.slopes(t, alpha, value)
-                if slope_alpha is not None:
-                    dalpha += torch.dot(ds.flatten(), slope_alpha.flatten())
-                dt = ds.mul_(slope_t)  # gradient of the statistic
-                if kernel.statistic == "l1_distance":
-                    tile_dq, tile_dk = l1.gradients(dt, t, q[rows], k[keys], fast)
-                    dq[rows] += tile_dq
-                    dk[keys] += tile_dk
-                else:
-                    _add_product(dq[rows], dt, k[keys])
-                    _add_product(dk[keys], dt.T, q[rows])
-        return dq, dk, dv.to(v.dtype), db, dalpha, None, None
+
+def backward(
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, offsets: Tensor, o: Tensor, lse: Tensor,
+    kernel: Kernel, compiled: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of q, k, v and α from that of o, (N, d_v), and what `forward` returned."""
+    dq, dk, dv, dalpha = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), torch.zeros_like(alpha)
+    for bag in _bags(offsets):
+        made, pull = torch.func.vjp(partial(_present_features, kernel), q[bag], k[bag], alpha)  # type: ignore[misc]
+        b = made[2] if len(made) == 3 else None
+        one = made[0], made[1], b, v[bag]
+        gradients, dv[bag], more = _backward_bag(do[bag], *one, alpha, o[bag], lse[bag], kernel, compiled)
+        dq[bag], dk[bag], of_features = pull(gradients[: len(made)])  # back to q, k and α
+        dalpha += more + of_features
+    return dq, dk, dv, dalpha
+
+
+def _backward_bag(
+    do: Tensor, q: Tensor, k: Tensor, b: Tensor | None, v: Tensor, alpha: Tensor, o: Tensor, lse: Tensor,
+    kernel: Kernel, compiled: bool,
+) -> tuple[tuple[Tensor | None, ...], Tensor, Tensor]:  # fmt: skip
+    """Gradients of the features q, k (n, d), b (n,), of v and α, summed over all tiles."""
+    dq, dk, dv, dalpha = torch.zeros_like(q), torch.zeros_like(k), alpha.new_zeros(v.shape), torch.zeros_like(alpha)
+    db = None if b is None else torch.zeros_like(b)
+    # The gradient of β is do·v; softmax takes Σ_i β do·v_i = do·o from each row. One product makes the difference:
+    taken = (do.to(alpha.dtype) * o.to(alpha.dtype)).sum(1, keepdim=True).to(do.dtype)  # (n, 1)
+    do1, v1 = torch.cat([do, -taken], 1), torch.cat([v, torch.ones_like(v[:, :1])], 1)  # (n, d_v + 1)
+    for rows in blocks(len(q), ROWS):
+        for keys in blocks(len(k), KEYS):
+            fast = compiled and _full(rows, keys)
+            s, t, value = scores(q[rows], k[keys], None if b is None else b[keys], alpha, kernel, fast)  # (r, c) each
+            beta = s.sub_(lse[rows, None]).exp_()
+            _add_product(dv[keys], beta.T, do[rows])
+            ds = (do1[rows] @ v1[keys].T).to(beta.dtype).mul_(beta)  # (r, c)
+            if db is not None:
+                db[keys] += ds.sum(0)
+            slope_t, slope_alpha = kernel.slopes(t, alpha, value)
+            if slope_alpha is not None:
+                dalpha += torch.dot(ds.flatten(), slope_alpha.expand_as(ds).flatten())
+            dt = ds.mul_(slope_t)  # gradient of the statistic
+            if kernel.statistic == "l1_distance":
+                tile_dq, tile_dk = l1.gradients(dt, t, q[rows], k[keys], fast)
+                dq[rows] += tile_dq
+                dk[keys] += tile_dk
+            else:
+                _add_product(dq[rows], dt, k[keys])
+                _add_product(dk[keys], dt.T, q[rows])
+    return (dq, dk, db), dv, dalpha
+
+
+def _bags(offsets: Tensor) -> list[slice]:
+    return [slice(*ends) for ends in pairwise(offsets.tolist())]
 
 
 def _full(rows: slice, keys: slice) -> bool:
@@ -138,6 +151,9 @@ def _full(rows: slice, keys: slice) -> bool:
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     """Adds a @ b to total; the product is taken in the type of b."""
     if total.dtype == b.dtype:
-        total.addmm_(a, b)  # without a tensor for the product alone
+        total.addmm_(a.to(b.dtype), b)  # without a tensor for the product alone
     else:
         total += a.to(b.dtype) @ b
+
+
+BLOCKWISE, COMPILED = (Engine(partial(forward, compiled=x), partial(backward, compiled=x)) for x in (False, True))
