@@ -124,6 +124,13 @@ def check(name: str, value: Any, expected: Expected, default: Any = inspect.Para
     raise ValueError(f"{name}: expected {text}, got {shown(value)}{_hint(value, rule)}")
 
 
+def check_each(name: str, values: Any, expected: Expected) -> list[Any]:
+    """The items of a list, one at least; an error says which one does not fit."""
+    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__") or len(values) == 0:
+        raise ValueError(f"{name}: expected a list of at least one, got {shown(values)}")
+    return [check(f"{name}[{i}]", value, expected) for i, value in enumerate(values)]
+
+
 def shown(value: Any) -> str:
     """A value in a message: small ones as they are, large ones by what they are."""
     if isinstance(value, Tensor | np.ndarray) and not (isinstance(value, np.ndarray) and value.ndim == 0):
@@ -144,13 +151,13 @@ def shown(value: Any) -> str:
 
 def columns(name: str, table: Any, *needed: str) -> None:
     """Raises ValueError unless the table has the columns, with the nearest name where one is missing."""
+    there = list(map(str, table.columns))
     for column in needed:
         if column not in table:
-            near = get_close_matches(column, map(str, table.columns), n=1)
+            near = get_close_matches(column, there, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(
-                f"{name}: expected a column {column!r}, got {', '.join(map(str, table.columns)) or 'none'}{hint}"
-            )
+            found = ", ".join(there[:8]) + (" …" if len(there) > 8 else "") or "none"
+            raise ValueError(f"{name}: expected a column {column!r}, got {found}{hint}")
 
 
 def warn(message: str) -> None:

@@ -159,7 +159,7 @@ def test_a_look_takes_a_random_part_of_each_bag():
         (lambda: crossval.cells(["colon"], ["abmilp"], [0], n_folds=3), "n_folds, n_validation: .* got 3 and 2"),
         (
             lambda: crossval.cells(["lung"], ["abmilp"], [0]),
-            r"data: unknown \['lung'\]; known are \['breast', 'colon'\]",
+            r"data\[0\]: expected one of colon, breast, got 'lung'",
         ),
         (
             lambda: crossval.stored_folds(

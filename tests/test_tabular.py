@@ -72,5 +72,5 @@ def test_records_and_summary(tmp_path):
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"unknown settings \['depth'\]"):
         tabular.cells(["musk1"], ["abmilp"], [0], depth=3)
-    with pytest.raises(ValueError, match=r"data: unknown \['musk3'\]"):
+    with pytest.raises(ValueError, match=r"data\[0\]: expected one of musk1, musk2, got 'musk3'"):
         tabular.cells(["musk3"], ["abmilp"], [0])

@@ -4,17 +4,21 @@ import json
 from collections.abc import Collection, Sequence
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from samil_lite.arguments import check_each, expected_of, one_of
 from samil_lite.augment import Dihedral, StainJitter, normalise_lab
 from samil_lite.bags import Bags
 from samil_lite.cross_validation import make_folds, parts
 from samil_lite.encoders import PatchCNN
 from samil_lite.experiments import nuclei
-from samil_lite.experiments.records import RESULTS, changed, own_results, starts, write_record
+from samil_lite.experiments.records import RESULTS, own_results, write_record
+from samil_lite.experiments.settings import changed, check_gammas, check_models, check_numbers, starts
+from samil_lite.files import read_bytes
 from samil_lite.fingerprint import digest
 from samil_lite.models import build
 from samil_lite.segments import segment_rank
@@ -73,6 +77,8 @@ def cells(
         folds: numbers of the folds to test on; all if None.
         changes: replace entries of TRAINING, SETTINGS and OF_DATA.
     """
+    data, repeats = check_each("data", data, expected_of(str, one_of(DATA))), check_numbers("repeats", repeats)
+    folds = None if folds is None else check_numbers("folds", folds)
     return [
         {**cell, "fold": fold}
         for repeat in repeats
@@ -80,8 +86,19 @@ def cells(
         for cell in base_cells(
             DATA, {**TRAINING, **SETTINGS, **OF_DATA.get(d, {})}, [d], models, [repeat], gammas, changes
         )
-        for fold in (range(cell["n_folds"]) if folds is None else folds)
+        for fold in _tested(folds, cell["n_folds"])
     ]
+
+
+def _tested(folds: Sequence[int] | None, n_folds: int) -> Sequence[int]:
+    """The folds to test on; a ValueError if there is no fold of one of the numbers."""
+    if folds is None:
+        return range(n_folds)
+    if max(folds) >= n_folds:
+        raise ValueError(
+            f"folds: expected numbers from 0 to {n_folds - 1}, since n_folds is {n_folds}, got {max(folds)}"
+        )
+    return folds
 
 
 def base_cells(
@@ -95,8 +112,8 @@ def base_cells(
 ) -> list[dict[str, Any]]:
     """Every combination of data set, model, start of γ and repeat, with the settings `known` after `changes`."""
     settings = changed(known, changes)
-    if unknown := set(data) - set(known_data):
-        raise ValueError(f"data: unknown {sorted(unknown)}; known are {sorted(known_data)}")
+    models, gammas, repeats = check_models(models), check_gammas(gammas), check_numbers("repeats", repeats)
+    data = check_each("data", data, expected_of(str, one_of(known_data)))
     n_folds, n_validation = settings["n_folds"], settings["n_validation"]
     if not 1 <= n_validation <= n_folds - 2:
         raise ValueError(
@@ -174,7 +191,17 @@ def stored_folds(config: dict[str, Any], bags: Bags, groups: list[str] | None) -
     if not path.exists():
         fold = make_folds(bags.labels, config["n_folds"], config["repeat"], groups if config["grouped"] else None)
         write_record(path, {"fold": fold.tolist()})
-    fold = torch.tensor(json.loads(path.read_text())["fold"])
-    if len(fold) != len(bags):
-        raise ValueError(f"{path} has folds for {len(fold)} bags, {config['data']} has {len(bags)}")
+    return _read_folds(path, len(bags), config)
+
+
+def _read_folds(path: Path, n_bags: int, config: dict[str, Any]) -> Tensor:
+    """The fold of each bag from a file, if it has one for each, and each is a fold."""
+    try:
+        fold = torch.tensor(json.loads(read_bytes(path))["fold"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); delete it to draw folds anew") from error
+    if fold.shape != (n_bags,):
+        raise ValueError(f"{path} has folds for {len(fold)} bags, {config['data']} has {n_bags}")
+    if fold.is_floating_point() or sorted(set(fold.tolist())) != list(range(config["n_folds"])):
+        raise ValueError(f"{path}: expected the folds 0 to {config['n_folds'] - 1}, got {sorted(set(fold.tolist()))}")
     return fold

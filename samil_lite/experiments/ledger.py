@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from samil_lite.arguments import at_least, checked, columns
 from samil_lite.experiments.scores import fold_difference, fold_scores
 from samil_lite.metrics import paired_interval
 from samil_lite.models import KERNEL_OF
@@ -18,6 +19,7 @@ ImageComparison = tuple[int, str, Runs, Runs | None, Callable[[float, float, flo
 Comparison = tuple[int, str, Runs, Runs, Callable[[float, float, float], str], str]  # claim, what, a, b, rule, value
 
 
+@checked(few=at_least(1), middle=at_least(1), many=at_least(1))
 def ledger(table: pd.DataFrame, few: int = 50, middle: int = 200, many: int = 500) -> pd.DataFrame:
     """One row for each comparison that a claim asks for; both starts of γ are tested.
 
@@ -36,6 +38,7 @@ def ledger(table: pd.DataFrame, few: int = 50, middle: int = 200, many: int = 50
         Columns `COLUMNS`. `effect` is a difference of means over `pairs` seeds, with its `paired_interval`. A
         comparison with fewer than three pairs is left out.
     """
+    columns("table", table, "assumption", "n_bags", "model", "seed", "gamma", "auc", "validation_loss")
     rows = []
     for gamma in (0.0, 1.0):
         for claim, what, a, b, rule, value in _comparisons(table, gamma, few, middle, many):
@@ -45,6 +48,7 @@ def ledger(table: pd.DataFrame, few: int = 50, middle: int = 200, many: int = 50
     return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("claim", kind="stable", ignore_index=True)
 
 
+@checked()
 def image_ledger(table: pd.DataFrame) -> pd.DataFrame:
     """The same for breast and colon, fold by fold.
 
@@ -59,6 +63,7 @@ def image_ledger(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns `IMAGE_COLUMNS`; `effect` and its interval as `fold_difference` gives them.
     """
+    columns("table", table, "data", "grouped", "model", "gamma", "repeat", "fold", "validation_loss")
     scored = fold_scores(table)
     if "to_kind" in scored:
         scored["above_even"] = scored["to_kind"] - 1

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 import torch
 
+from samil_lite.arguments import check_each, checked, columns, expected_of, one_of
 from samil_lite.bags import Bags
 from samil_lite.data import KEY_DIGITS, mnist_bags
 from samil_lite.encoders import LeNet5
-from samil_lite.experiments.records import changed, starts
+from samil_lite.experiments.settings import changed, check_gammas, check_models, check_numbers, starts
 from samil_lite.kernels import KERNELS
 from samil_lite.metrics import attention_auc, bag_metrics, paired_interval, weakest_key
 from samil_lite.models import KERNEL_OF, MILClassifier, build
@@ -48,6 +49,9 @@ def cells(
         gammas: where γ starts, for the models with self-attention; other models have one cell.
         changes: replace entries of TRAINING, BAGS and SELF_ATTENTION.
     """
+    models, gammas = check_models(models), check_gammas(gammas)
+    assumptions = check_each("assumptions", assumptions, expected_of(str, one_of(KEY_DIGITS)))
+    n_bags, seeds = check_numbers("n_bags", n_bags, 4), check_numbers("seeds", seeds)  # one of four validates
     settings = changed({**TRAINING, **BAGS, **SELF_ATTENTION}, changes)
     plain = {name: value for name, value in settings.items() if name not in SELF_ATTENTION}
     return [
@@ -124,6 +128,7 @@ def _rounded(x: torch.Tensor) -> list[float]:
     return [round(value, 4) for value in x.tolist()]
 
 
+@checked()
 def summary(table: pd.DataFrame, reference: pd.DataFrame | None = None, value: str = "auc") -> pd.DataFrame:
     """Mean and standard error of every setting, and how far it is from AbMILP on the same bags.
 
@@ -140,7 +145,9 @@ def summary(table: pd.DataFrame, reference: pd.DataFrame | None = None, value: s
     Raises:
         ValueError: if AbMILP has two runs for one assumption, number of bags and seed.
     """
+    columns("table", table, "assumption", "n_bags", "model", "seed", value)
     reference = table[table["model"] == "abmilp"] if reference is None else reference
+    columns("reference", reference, "assumption", "n_bags", "seed", value)
     baseline = reference.set_index(["assumption", "n_bags", "seed"])[value]
     if baseline.index.has_duplicates:
         raise ValueError("reference: expected one AbMILP run for each assumption, number of bags and seed, got more")

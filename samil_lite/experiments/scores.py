@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from samil_lite.arguments import checked, columns
 from samil_lite.experiments.crossval import SETTINGS, TRAINING
 from samil_lite.metrics import bag_metrics, calibration_error, mean_interval, recall_at_precision
 
@@ -16,6 +17,7 @@ OF_IMAGES = ("attention_auc", "precision_at_k", "top_tenth", "entropy", "to_kind
 DIFFERENCE = ("pairs", "difference", "low", "high")
 
 
+@checked()
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Scores of every model, repeat by repeat: those of all bags, each tested by the model that had not seen it.
 
@@ -26,6 +28,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row for each data set, model, start of γ, other setting that varies, and repeat, with the columns `SCORES`.
     """
+    columns("table", table, "model", "repeat", "n_folds", "labels", "logits")
     keys = [*_settings(table), "repeat"]
     return pd.DataFrame(
         {**dict(zip(keys, names, strict=True)), **_scores(runs)}
@@ -34,6 +37,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+@checked()
 def over_repeats(table: pd.DataFrame) -> pd.DataFrame:
     r"""Mean and standard error of each score of `summary` over the repeats, from the runs.
 
@@ -82,6 +86,7 @@ def _jackknife(runs: pd.DataFrame) -> pd.Series:
     return without.std(ddof=0) * np.sqrt(len(runs) - 1)
 
 
+@checked()
 def fold_scores(table: pd.DataFrame) -> pd.DataFrame:
     """The runs with the `accuracy`, `auc` and `recall` of each fold's bags, and means of the scores of its images.
 
@@ -89,6 +94,7 @@ def fold_scores(table: pd.DataFrame) -> pd.DataFrame:
     """
     from sklearn.metrics import roc_auc_score
 
+    columns("table", table, "labels", "logits")
     found: dict[str, list[float]] = {"accuracy": [], "auc": [], "recall": []}
     for labels, logits in zip(table["labels"], table["logits"], strict=True):
         y, x = np.array(labels), np.array(logits)
@@ -99,6 +105,7 @@ def fold_scores(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**found, **means)
 
 
+@checked()
 def fold_difference(
     scored: pd.DataFrame, a: dict[str, Any], b: dict[str, Any] | None, value: str
 ) -> tuple[int, float, float, float] | None:
@@ -114,6 +121,7 @@ def fold_difference(
         Number of pairs, mean difference, and the ends of its 95 % interval, corrected because folds share training bags
         (`mean_interval`); None below two pairs.
     """
+    columns("scored", scored, "repeat", "fold", "n_folds", "n_validation", value)
     x = _one_a_fold(scored, a)[value].dropna()
     y = 0 * x if b is None else _one_a_fold(scored, b)[value].dropna()
     folds = x.index.intersection(y.index)
@@ -124,6 +132,7 @@ def fold_difference(
     return (len(folds), *mean_interval(x[folds] - y[folds], ratio=tested / trained))
 
 
+@checked()
 def compare(table: pd.DataFrame, value: str = "auc", reference: str = "abmilp") -> pd.DataFrame:
     """How far each model is from the reference on the same folds.
 
@@ -137,6 +146,7 @@ def compare(table: pd.DataFrame, value: str = "auc", reference: str = "abmilp") 
         `fold_difference` computes them.
     """
     scored = fold_scores(table)
+    columns("table", scored, "data", "model", "repeat", "fold", value)
     of_model = [name for name in ("model", "gamma") if name in table]
     shared = [name for name in _settings(table) if name not in of_model]
     rows = []
@@ -149,6 +159,7 @@ def compare(table: pd.DataFrame, value: str = "auc", reference: str = "abmilp") 
     return pd.DataFrame(rows)
 
 
+@checked()
 def trial_losses(table: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
     """Validation losses of runs with other settings beside those of the chosen settings, on the same folds.
 
@@ -160,6 +171,8 @@ def trial_losses(table: pd.DataFrame, trials: pd.DataFrame) -> pd.DataFrame:
         One row for each data set and change of settings, with `data`, `changed` (such as "lr 0.001"), the number of
         `models` and `runs`, the mean `loss` of the trials and the mean loss `chosen` of their partners.
     """
+    for name, runs in (("table", table), ("trials", trials)):
+        columns(name, runs, "data", "model", "repeat", "n_folds", "n_validation", "validation_loss")
     same = ["data", "model", "gamma", "repeat", "fold", "grouped", "n_folds", "n_validation"]
     pairs = trials.merge(table, on=[name for name in same if name in table], suffixes=("", "_chosen"))
     names = [name for name in (*TRAINING, *SETTINGS) if f"{name}_chosen" in pairs]

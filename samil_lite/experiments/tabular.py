@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from samil_lite.arguments import checked, columns
 from samil_lite.bags import Bags
 from samil_lite.cross_validation import parts
 from samil_lite.experiments.crossval import base_cells, stored_folds
@@ -84,6 +85,9 @@ def _train(
         best = torch.where(better, of_validation, best)
         best_logits = torch.where(better[:, None], logits.detach(), best_logits)
         best_epoch = torch.where(better, epoch, best_epoch)
+        if not loss.detach().isfinite().all():
+            broken = int(numbers[int((~loss.detach().isfinite()).any(1).nonzero()[0])])
+            raise FloatingPointError(f"the loss of fold {broken} was not finite in epoch {epoch}; try a lower lr")
         if epoch - int(best_epoch.max()) >= config["patience"]:
             break
         optimiser.zero_grad()
@@ -115,8 +119,10 @@ def load(data: str) -> Bags:
     return musk_bags(int(data[-1]))
 
 
+@checked()
 def by_fold(table: pd.DataFrame) -> pd.DataFrame:
     """The runs with one row for each fold, as `scores.summary` takes them."""
+    columns("table", table, "n_folds", "folds", "labels", "logits")
     rows = []
     for run in table.to_dict("records"):
         for fold in range(run["n_folds"]):

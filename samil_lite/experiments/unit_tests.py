@@ -8,7 +8,8 @@ import pandas as pd
 from torch import nn
 
 from samil_lite import audit
-from samil_lite.experiments.records import changed, starts
+from samil_lite.arguments import check_each, checked, columns, expected_of, one_of
+from samil_lite.experiments.settings import changed, check_gammas, check_models, check_numbers, starts
 from samil_lite.metrics import mean_interval
 from samil_lite.models import MODELS, build
 
@@ -36,6 +37,8 @@ def cells(
         gammas: where γ starts, for the models with self-attention.
         changes: replace entries of SETTINGS.
     """
+    tests = check_each("tests", tests, expected_of(str, one_of(audit.UNIT_TESTS)))
+    models, seeds, gammas = check_models(models, TESTED), check_numbers("seeds", seeds), check_gammas(gammas)
     settings = changed(SETTINGS, changes)
     return [
         {"test": test, "model": model, "seed": seed, **settings, **start}
@@ -63,8 +66,10 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in ("test", "seed")}
 
 
+@checked()
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row for each test, form, model and start of γ: mean AUC on both sides, the test's interval, the verdict."""
+    columns("table", table, "test", "committed", "model", "train_auc", "test_auc")
     keys = ["test", "committed", "model", *(["gamma"] if "gamma" in table else [])]
     rows = []
     for names, runs in table.groupby(keys, dropna=False, sort=False):
