@@ -322,3 +322,12 @@ def _weight_bar(axis: Axes, weight: float, tallest: float) -> None:
     for share, color in ((1.0, "0.93"), (weight / tallest, WEIGHT)):
         axis.add_patch(Rectangle((0, -0.24), share, 0.14, color=color, transform=axis.transAxes, clip_on=False, lw=0))
     axis.text(0.5, -0.29, f"{weight:.2f}", transform=axis.transAxes, ha="center", va="top", fontsize=8)
+
+
+def __getattr__(name: str) -> Any:
+    # Live figures need ipywidgets, so they are imported when they are asked for.
+    if name in ("browse", "playground", "train"):
+        from samil_lite import widgets
+
+        return getattr(widgets, name)
+    raise AttributeError(f"module 'samil_lite.viz' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""A figure lives in JupyterLab from the stored output alone: nothing is run, and its keys are its own."""
+"""In JupyterLab a figure lives from its stored output alone, with keys of its own; a widget with a kernel."""
 
 import os
 import socket
@@ -15,6 +15,10 @@ from nbformat.sign import NotebookNotary
 import samil_lite as sl
 
 pytest.importorskip("jupyterlab", reason="JupyterLab is not installed; pip install jupyterlab")
+LIVE = """import torch, samil_lite as sl
+torch.manual_seed(0)
+bags = sl.Bags.from_list([torch.randn(n, 4) for n in (3, 5)])
+sl.viz.browse(bags, sl.build("sa-abmilp", torch.nn.Identity(), dim=4))"""
 
 
 @pytest.fixture
@@ -23,7 +27,7 @@ def notebook(tmp_path):
     data, metadata = sl.viz.explorable("kernels")._repr_mimebundle_()
     cell = nbformat.v4.new_code_cell('sl.viz.explorable("kernels")', execution_count=1)
     cell.outputs = [nbformat.v4.new_output("execute_result", data, metadata=metadata, execution_count=1)]
-    content = nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_code_cell("1 + 1")])
+    content = nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_code_cell(LIVE)])
     content.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(content, tmp_path / "figure.ipynb")
     (tmp_path / "data").mkdir()
@@ -76,7 +80,7 @@ def wait_for(condition, seconds: float = 60):
     return value
 
 
-def test_alive_from_the_output_alone(browser, address):
+def test_alive_from_the_output_alone_and_live_with_a_kernel(browser, address):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
@@ -97,3 +101,14 @@ def test_alive_from_the_output_alone(browser, address):
     assert ask(state) != before
     assert ask(bars) != shown
     assert ask("return document.querySelectorAll('.jp-Cell').length") == cells == 2
+
+    # The live widget of the other cell, with a kernel.
+    browser.find_elements("css selector", ".jp-CodeCell .cm-content")[1].click()
+    ActionChains(browser).key_down(Keys.SHIFT).send_keys(Keys.ENTER).key_up(Keys.SHIFT).perform()
+    said = "return [...document.querySelectorAll('.widget-html p')].map(x => x.textContent).join(' ')"
+    wait_for(lambda: "bag 0: probability" in ask(said))
+    handle = browser.find_element("css selector", ".widget-hslider [role=slider], .widget-hslider .noUi-handle")
+    handle.send_keys(Keys.ARROW_RIGHT)
+    wait_for(lambda: "bag 1: probability" in ask(said))
+    assert "looks at instance" in ask(said)
+    wait_for(lambda: ask("return document.querySelector('.widget-html img').alt").startswith("Weights of 5 instances"))
