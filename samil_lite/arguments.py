@@ -208,7 +208,7 @@ def _kinds(annotation: Any) -> list[tuple[str, Reader]]:
 
 
 def _list_of(part: Any) -> tuple[str, Reader]:
-    """Anything that can be counted and gone through; its items are looked at unless it is an array."""
+    """Anything that can be counted and gone through; its items are read too, unless it is an array."""
     kinds = _kinds(part)
 
     def read(x: Any) -> Any:
@@ -218,9 +218,7 @@ def _list_of(part: Any) -> tuple[str, Reader]:
             if np.ndim(x) < 1:
                 raise TypeError
             return x
-        for item in x:
-            check("", item, Expected(tuple(kinds)))
-        return x
+        return [check("", item, Expected(tuple(kinds))) for item in x]
 
     items = {"a whole number": "whole numbers", "a number": "numbers", "a text": "texts", SIMPLE[Tensor][0]: "tensors"}
     return f"a list of {items.get(kinds[0][0], kinds[0][0])}", read

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from samil_lite.arguments import above, at_least, checked, one_of, shown
-from samil_lite.kernel_attention import BACKENDS, attention_received, attention_rows, kernel_attention
+from samil_lite.kernel_attention import attention_received, attention_rows, kernel_attention
+from samil_lite.kernel_attention.groups import BACKENDS
 from samil_lite.kernels import Kernel, as_kernel
 
 

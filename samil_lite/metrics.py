@@ -1,6 +1,5 @@
 """Scores of bags, scores of attention, and intervals for their means."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samil_lite.segments import bag_index, segment_max, segment_rank, segment_sum
+from samil_lite.arguments import at_least, between, checked, shown, warn
+from samil_lite.segments import bag_index, check_offsets, segment_max, segment_rank, segment_sum
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,15 @@ def bag_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean over bags of the negative log-likelihood: binary for logits (B,), categorical for (B, C)."""
     if logits.ndim == 1:
         return torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
-    return torch.nn.functional.cross_entropy(logits, labels)
+    return torch.nn.functional.cross_entropy(logits, labels.long())
 
 
+@checked()
 def bag_metrics(logits: Tensor, labels: Tensor) -> Metrics:
     """All scores of `Metrics` from logits (B,) or (B, C) and labels (B,)."""
     from sklearn.metrics import precision_recall_fscore_support, roc_auc_score  # slow to import
 
+    logits, labels = _scored(logits, labels, many=True)
     y = labels.numpy()
     if logits.ndim == 1:
         classes, scores = 2, logits.double().numpy()
@@ -70,7 +72,7 @@ def bag_metrics(logits: Tensor, labels: Tensor) -> Metrics:
         ("recall", recall, "needs a positive bag"),
     ):
         if np.isnan(value):
-            warnings.warn(f"{name} is not defined on these {len(y)} bags: it {reason}", stacklevel=3)
+            warn(f"{name} is not defined on these {len(y)} bags: it {reason}")
     return Metrics(
         accuracy=float((predicted == y).mean()),
         precision=float(precision),
@@ -81,6 +83,7 @@ def bag_metrics(logits: Tensor, labels: Tensor) -> Metrics:
     )
 
 
+@checked(precision=between(0, 1))
 def recall_at_precision(logits: Tensor, labels: Tensor, precision: float = 0.9) -> float:
     """The largest recall that a threshold reaches whose precision is at least `precision`.
 
@@ -89,12 +92,14 @@ def recall_at_precision(logits: Tensor, labels: Tensor, precision: float = 0.9) 
     """
     from sklearn.metrics import precision_recall_curve
 
+    logits, labels = _scored(logits, labels)
     if not labels.any():
         return float("nan")
     reached, recall, _ = precision_recall_curve(labels.numpy(), logits.double().numpy())
     return float(recall[:-1][reached[:-1] >= precision].max(initial=0))  # the last point has no threshold
 
 
+@checked(n_bins=at_least(1))
 def calibration_error(logits: Tensor, labels: Tensor, n_bins: int = 5) -> float:
     r"""Mean distance of probabilities from frequencies, :math:`\sum_m \frac{B_m}{B} \lvert \bar y_m - \bar p_m \rvert`.
 
@@ -107,11 +112,15 @@ def calibration_error(logits: Tensor, labels: Tensor, n_bins: int = 5) -> float:
         labels: shape (B,).
         n_bins: at most as many as there are bags.
     """
+    logits, labels = _scored(logits, labels)
+    if n_bins > len(logits):
+        raise ValueError(f"n_bins: expected at most {len(logits)}, the number of bags, got {n_bins}")
     order = logits.argsort(stable=True)
     bins = zip(logits[order].double().sigmoid().tensor_split(n_bins), labels[order].tensor_split(n_bins), strict=True)
     return float(sum(abs(p.sum() - y.sum()) for p, y in bins) / len(logits))
 
 
+@checked()
 def attention_auc(attention: Tensor, key: Tensor, offsets: Tensor) -> np.ndarray:
     """How well attention ranks the key instances of each bag first.
 
@@ -126,10 +135,8 @@ def attention_auc(attention: Tensor, key: Tensor, offsets: Tensor) -> np.ndarray
     Returns:
         One AUC for each bag, shape (B,); NaN where a bag has key instances only, or none.
     """
-    if key.dtype != torch.bool or key.shape != attention.shape:
-        raise ValueError(
-            f"key: expected booleans of shape {tuple(attention.shape)}, got {key.dtype} {tuple(key.shape)}"
-        )
+    _check_attention(attention, offsets)
+    _check_key(key, attention)
     bag = bag_index(offsets, len(attention)).cpu().numpy()  # (N,)
     # One group for each weight that occurs in a bag, in ascending order, bag after bag.
     groups, group = np.unique(np.stack([bag, attention.double().cpu().numpy()], 1), axis=0, return_inverse=True)
@@ -142,35 +149,43 @@ def attention_auc(attention: Tensor, key: Tensor, offsets: Tensor) -> np.ndarray
         return np.asarray(np.bincount(of_bag, keys * below, len(offsets) - 1) / (n_keys * n_others))
 
 
+@checked()
 def precision_at_k(attention: Tensor, key: Tensor, offsets: Tensor) -> Tensor:
     """Of the k instances of each bag with the largest weights, the share that are key instances; k: how many it has.
 
     Arguments as in `attention_auc`. Returns one share for each bag, shape (B,); NaN where a bag has no key instance.
     """
+    _check_attention(attention, offsets)
+    _check_key(key, attention)
     k = segment_sum(key.float(), offsets)  # (B,)
     hits = key & (segment_rank(attention, offsets) < k[bag_index(offsets, len(key))])  # (N,)
     return segment_sum(hits.float(), offsets) / k
 
 
+@checked(share=between(0, 1))
 def top_share(attention: Tensor, offsets: Tensor, share: float = 0.1) -> Tensor:
     """How much of the attention goes to the instances with the largest weights, a `share` of each bag, rounded up.
 
     Returns one number for each bag, shape (B,): 1 if they get all of it, about `share` if weights are even.
     """
+    _check_attention(attention, offsets)
     n_top = (offsets.diff() * share - 1e-4).ceil()  # (B,)
     top = segment_rank(attention, offsets) < n_top[bag_index(offsets, len(attention))]  # (N,)
     return segment_sum(attention * top, offsets)
 
 
+@checked()
 def attention_entropy(attention: Tensor, offsets: Tensor) -> Tensor:
     r"""Entropy of the weights over that of even weights, :math:`-\sum_i a_i \log a_i / \log n`.
 
     Returns one number for each bag, shape (B,): 1 for even weights, 0 if one instance has all; NaN for one instance.
     """
+    _check_attention(attention, offsets)
     terms = -torch.special.xlogy(attention, attention)  # (N,)
     return segment_sum(terms, offsets) / offsets.diff().log()
 
 
+@checked()
 def weakest_key(attention: Tensor, kinds: Tensor, offsets: Tensor) -> Tensor:
     r"""How much attention the worst served kind of key instance gets, in units of the even weight 1/n.
 
@@ -188,6 +203,7 @@ def weakest_key(attention: Tensor, kinds: Tensor, offsets: Tensor) -> Tensor:
     Returns:
         One number for each bag, shape (B,); NaN where the bag lacks a kind.
     """
+    _check_attention(attention, offsets)
     if kinds.dtype != torch.bool or kinds.ndim != 2 or len(kinds) != len(attention):
         raise ValueError(
             f"kinds: expected booleans of shape ({len(attention)}, C), got {kinds.dtype} {tuple(kinds.shape)}"
@@ -197,6 +213,7 @@ def weakest_key(attention: Tensor, kinds: Tensor, offsets: Tensor) -> Tensor:
     return torch.where(weakest == -torch.inf, torch.nan, weakest)
 
 
+@checked(level=between(0, 1, ends=False), ratio=at_least(0))
 def mean_interval(
     values: Sequence[float] | np.ndarray, level: float = 0.95, ratio: float = 0.0
 ) -> tuple[float, float, float]:
@@ -216,13 +233,12 @@ def mean_interval(
     """
     from scipy import stats
 
-    x = np.asarray(values, dtype=float)
-    if x.ndim != 1 or len(x) < 2:
-        raise ValueError(f"values: expected at least two runs, got shape {x.shape}")
+    x = _runs("values", values)
     half = stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) * np.sqrt(1 / len(x) + ratio)
     return float(x.mean()), float(x.mean() - half), float(x.mean() + half)
 
 
+@checked(level=between(0, 1, ends=False))
 def paired_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
     r"""Mean of the differences a − b of paired runs, and its bootstrap confidence interval.
 
@@ -242,11 +258,47 @@ def paired_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95)
     """
     from scipy import stats
 
-    x = np.asarray(a, dtype=float) - np.asarray(b, dtype=float)
-    n = len(x)
-    if x.ndim != 1 or n < 2:
-        raise ValueError(f"a, b: expected two vectors of at least two paired runs, got shape {x.shape}")
+    first, second = _runs("a", a), _runs("b", b)
+    if first.shape != second.shape:
+        raise ValueError(f"b: expected {len(first)} runs, one for each of a, got {len(second)}")
+    x, n = first - second, len(first)
     expanded = stats.norm.cdf(stats.t.ppf((1 + level) / 2, n - 1) * np.sqrt(n / (n - 1)))
     rows = np.random.default_rng(0).integers(n, size=(20_000, n))  # resampled pairs
     low, high = np.quantile(x[rows].mean(1), [1 - expanded, expanded])
     return float(x.mean()), float(low), float(high)
+
+
+def _scored(logits: Tensor, labels: Tensor, many: bool = False) -> tuple[Tensor, Tensor]:
+    """Logits and labels on the CPU, if they go together and no logit is NaN, which would rank anywhere."""
+    shapes = "(B,) or (B, C)" if many else "(B,)"
+    if logits.ndim not in ((1, 2) if many else (1,)) or not logits.is_floating_point() or logits.numel() == 0:
+        raise ValueError(f"logits: expected floating-point numbers of shape {shapes}, got {shown(logits)}")
+    if not logits.isfinite().all():
+        raise ValueError("logits: expected finite numbers, got NaN or infinity; are the model's weights finite?")
+    if labels.shape != logits.shape[:1] or not labels.eq(labels.long()).all():
+        raise ValueError(f"labels: expected {len(logits)} integers, one for each row of logits, got {shown(labels)}")
+    highest = 1 if logits.ndim == 1 else logits.shape[1] - 1
+    if not 0 <= int(labels.min()) <= int(labels.max()) <= highest:
+        raise ValueError(f"labels: expected 0 to {highest}, got {int(labels.min())} to {int(labels.max())}")
+    return logits.detach().cpu(), labels.cpu().long()
+
+
+def _check_attention(attention: Tensor, offsets: Tensor) -> None:
+    if attention.ndim != 1 or not attention.is_floating_point() or not attention.isfinite().all():
+        what = "NaN or infinity" if attention.ndim == 1 and attention.is_floating_point() else shown(attention)
+        raise ValueError(f"attention: expected finite floating-point weights of shape (N,), got {what}")
+    check_offsets(offsets, len(attention))
+
+
+def _check_key(key: Tensor, attention: Tensor) -> None:
+    if key.dtype != torch.bool or key.shape != attention.shape:
+        raise ValueError(
+            f"key: expected booleans of shape {tuple(attention.shape)}, got {key.dtype} {tuple(key.shape)}"
+        )
+
+
+def _runs(name: str, values: Sequence[float] | np.ndarray) -> np.ndarray:
+    x = np.asarray(values, dtype=float)
+    if x.ndim != 1 or len(x) < 2 or not np.isfinite(x).all():
+        raise ValueError(f"{name}: expected at least two runs, one finite number each, got {shown(x)}")
+    return x

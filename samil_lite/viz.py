@@ -13,11 +13,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from samil_lite.arguments import at_least, checked, columns, filled, shown
 from samil_lite.bags import Bags
 from samil_lite.checkpoints import History
 from samil_lite.explorables import FIGURES as EXPLORABLES
@@ -35,6 +37,7 @@ STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False}
 DPI = 160  # of stored pictures, which are shown at 100 dots an inch
 
 
+@checked(alt=filled())
 def show(figure: Figure, alt: str) -> None:
     """Shows a figure in a notebook with a text for those who cannot see it, and closes it.
 
@@ -42,8 +45,6 @@ def show(figure: Figure, alt: str) -> None:
     """
     from IPython.display import display
 
-    if not alt.strip():
-        raise ValueError("alt: expected a text that says what the figure shows, got an empty one")
     width = round(figure.get_figwidth() * 100)
     display(
         {"image/png": _png(figure, dpi=DPI, bbox_inches="tight"), "text/plain": alt},
@@ -52,6 +53,7 @@ def show(figure: Figure, alt: str) -> None:
     )
 
 
+@checked(columns=at_least(1))
 def bag(
     bags: Bags,
     attention: Tensor | None = None,
@@ -68,6 +70,12 @@ def bag(
         titles: one line above each bag; the bag's label if None.
         columns: instances in a row before it wraps.
     """
+    shape = tuple(bags.instances.shape[1:])
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise ValueError(f"bags: expected images of shape (N, 1 or 3, height, width), got (N, {str(shape)[1:]}")
+    _check_marks(bags, attention, key)
+    if titles is not None and len(titles) != len(bags):
+        raise ValueError(f"titles: expected {len(bags)}, one for each bag, got {len(titles)}")
     rows_of = [-(-n // columns) for n in bags.sizes.tolist()]  # rows that each bag takes, rounded up
     width = min(columns, int(bags.sizes.max()))
     height = 1.2 if attention is None else 1.5  # of a row, in widths of a picture: names above, bars below
@@ -76,7 +84,7 @@ def bag(
     )
     for axis in axes.flat:
         axis.axis("off")
-    first, tallest = 0, 1.0 if attention is None else float(attention.max())
+    first, tallest = 0, 1.0 if attention is None else float(attention.max()) or 1.0  # weights of zero have no bar
     for b, one in enumerate(bags):
         start = int(bags.offsets[b])
         title = titles[b] if titles else ("" if one.labels is None else f"label {one.labels.item()}")
@@ -92,8 +100,27 @@ def bag(
     return figure
 
 
+def _check_marks(bags: Bags, attention: Tensor | None, key: Tensor | None) -> None:
+    """Raises ValueError unless weights and marks are one for each instance of these bags."""
+    n = bags.n_instances
+    if attention is not None and (
+        attention.shape != (n,) or not attention.isfinite().all() or float(attention.min()) < 0
+    ):
+        raise ValueError(
+            f"attention: expected {n} finite weights of at least 0, one for each instance, got {_of(attention)}"
+        )
+    if key is not None and (key.shape != (n,) or key.dtype != torch.bool):
+        raise ValueError(f"key: expected {n} booleans, one for each instance, got {shown(key)}")
+
+
+def _of(x: Tensor) -> str:
+    return shown(x) if x.isfinite().all() else f"NaN or infinity in {shown(x)}"
+
+
+@checked()
 def describe_bag(bags: Bags, attention: Tensor | None = None, key: Tensor | None = None) -> str:
     """Alt text for `bag`: the label of each bag and its instances, with weight and mark where there are any."""
+    _check_marks(bags, attention, key)
     texts = []
     for b, one in enumerate(bags):
         start = int(bags.offsets[b])
@@ -108,6 +135,7 @@ def describe_bag(bags: Bags, attention: Tensor | None = None, key: Tensor | None
     return " ".join(texts)
 
 
+@checked(weights=filled())
 def self_attention(
     weights: Sequence[Tensor], names: Sequence[str], titles: Sequence[str], key: Tensor | None = None
 ) -> Figure:
@@ -119,7 +147,10 @@ def self_attention(
         titles: one above each matrix.
         key: booleans, shape (n,): the names of key instances are bold.
     """
+    _check_matrices(weights, names, titles)
     n, count = len(names), len(weights)
+    if key is not None and (key.shape != (n,) or key.dtype != torch.bool):
+        raise ValueError(f"key: expected {n} booleans, one for each instance, got {shown(key)}")
     side = max(2.2, 0.24 * n)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
@@ -138,8 +169,22 @@ def self_attention(
     return figure
 
 
+def _check_matrices(weights: Sequence[Tensor], names: Sequence[str], titles: Sequence[str]) -> None:
+    """Raises ValueError unless every matrix is (n, n), for n names, and has a title."""
+    n = len(names)
+    for i, beta in enumerate(weights):
+        if beta.shape != (n, n) or not beta.isfinite().all():
+            raise ValueError(
+                f"weights[{i}]: expected finite numbers of shape ({n}, {n}), for {n} names, got {_of(beta)}"
+            )
+    if len(titles) != len(weights):
+        raise ValueError(f"titles: expected {len(weights)}, one for each matrix, got {len(titles)}")
+
+
+@checked(weights=filled())
 def describe_self_attention(weights: Sequence[Tensor], names: Sequence[str], titles: Sequence[str]) -> str:
     """Alt text for `self_attention`: the largest weight of each matrix and how even its rows are."""
+    _check_matrices(weights, names, titles)
     parts = []
     for beta, title in zip(weights, titles, strict=True):
         j, i = divmod(int(beta.argmax()), len(names))
@@ -151,8 +196,10 @@ def describe_self_attention(weights: Sequence[Tensor], names: Sequence[str], tit
     return f"Self-attention among {len(names)} instances ({', '.join(names)}). " + "; ".join(parts) + "."
 
 
+@checked()
 def losses(history: History) -> Figure:
     """Training and validation loss over epochs, with a line at the epoch whose weights were kept."""
+    _check_epochs(history)
     figure, axis = _axes(5.2, 3)
     epochs = range(1, len(history.train_loss) + 1)
     axis.plot(epochs, history.train_loss, color=PALETTE[0], label="training")
@@ -164,15 +211,28 @@ def losses(history: History) -> Figure:
     return figure
 
 
+def _check_epochs(history: History) -> None:
+    if not history.train_loss:
+        raise ValueError("history: expected at least one epoch, got none")
+
+
+@checked()
 def describe_losses(history: History) -> str:
     """Alt text for `losses`."""
-    text = f"Training loss falls from {history.train_loss[0]:.2f} to {history.train_loss[-1]:.2f}"
+    _check_epochs(history)
+    first, last = (f"{history.train_loss[epoch]:.2f}" for epoch in (0, -1))
+    if first == last:
+        text = f"Training loss begins and ends at {first}"
+    else:
+        falls = history.train_loss[-1] < history.train_loss[0]
+        text = f"Training loss {'falls' if falls else 'rises'} from {first} to {last}"
     text += f" in {len(history.train_loss)} epochs."
     if history.validation_loss:
         text += f" Validation loss is lowest, {min(history.validation_loss):.2f}, in epoch {history.best_epoch + 1}."
     return text
 
 
+@checked()
 def curves(
     table: pd.DataFrame, x: str, y: str, by: str, labels: dict[str, str] | None = None, panels: str | None = None
 ) -> Figure:
@@ -186,6 +246,7 @@ def curves(
         labels: texts for the axes, by column; the column's name if missing.
         panels: column that cuts the table into panels side by side, in the order in which its values appear.
     """
+    _check_table(table, *(column for column in (x, y, by, panels) if column is not None))
     names = [""] if panels is None else list(dict.fromkeys(table[panels]))
     order, places = list(dict.fromkeys(table[by])), sorted(table[x].unique())
     step = 0.03 * min([b - a for a, b in pairwise(places)], default=1.0)  # side by side, so that no interval hides one
@@ -210,10 +271,12 @@ def curves(
     return figure
 
 
+@checked()
 def describe_curves(
     table: pd.DataFrame, x: str, y: str, by: str, labels: dict[str, str] | None = None, panels: str | None = None
 ) -> str:
     """Alt text for `curves`: where the mean of every line starts and ends."""
+    _check_table(table, *(column for column in (x, y, by, panels) if column is not None))
     if panels is not None:
         parts = [
             f"{name}: {describe_curves(runs, x, y, by, labels)}" for name, runs in table.groupby(panels, sort=False)
@@ -229,6 +292,7 @@ def describe_curves(
     return f"Mean {y_name} from {x_name} {ends[0]} to {ends[-1]}: {'; '.join(lines)}."
 
 
+@checked()
 def comparison(table: pd.DataFrame, value: str, by: str, label: str | None = None) -> Figure:
     """Every run as a dot, and for each `by` the mean of the runs with its 95 % interval (Student).
 
@@ -238,6 +302,7 @@ def comparison(table: pd.DataFrame, value: str, by: str, label: str | None = Non
         by: column of the groups, one line each, in the order in which they first appear.
         label: text of the axis; the column's name if None.
     """
+    _check_table(table, by, value)
     order = list(dict.fromkeys(table[by]))
     figure, axis = _axes(6, 0.9 + 0.42 * len(order))
     sns.pointplot(
@@ -253,8 +318,10 @@ def comparison(table: pd.DataFrame, value: str, by: str, label: str | None = Non
     return figure
 
 
+@checked()
 def describe_comparison(table: pd.DataFrame, value: str, by: str, label: str | None = None) -> str:
     """Alt text for `comparison`: mean and interval of every group."""
+    _check_table(table, by, value)
     parts = []
     for name, values in table.groupby(by, sort=False)[value]:
         interval = "{1:.3f} to {2:.3f}".format(*mean_interval(values.to_numpy())) if len(values) > 1 else "one run"
@@ -264,6 +331,7 @@ def describe_comparison(table: pd.DataFrame, value: str, by: str, label: str | N
     return f"{label or value}, mean and 95 % interval over {count} runs: {'; '.join(parts)}."
 
 
+@checked(figures=filled(), label=filled())
 def stepper(figures: Sequence[Figure], captions: Sequence[str], label: str) -> Explorable:
     """A slider over figures drawn beforehand: it works without a kernel, with keys and on a phone.
 
@@ -283,6 +351,12 @@ def stepper(figures: Sequence[Figure], captions: Sequence[str], label: str) -> E
     new = [i for i, picture in enumerate(pictures) if i == 0 or picture != pictures[i - 1]]
     data = EXPLORABLES["stepper"].data([pictures[i] for i in new], [captions[i] for i in new], label)
     return Explorable("stepper", data, base64.b64decode(pictures[0]), captions[0])
+
+
+def _check_table(table: pd.DataFrame, *names: str) -> None:
+    columns("table", table, *names)
+    if table.empty:
+        raise ValueError("table: expected at least one run, got no rows")
 
 
 def _png(figure: Figure, **options: Any) -> str:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from ragged import offsets_of, sizes
 from sklearn.metrics import roc_auc_score
 
+from samil_lite import metrics
 from samil_lite.metrics import (
     attention_auc,
     attention_entropy,
@@ -156,7 +157,7 @@ def test_paired_interval():
     assert one_bad[1] < 0 < one_bad[2]
     assert paired_interval(b, b + 0.1) == pytest.approx((-0.1, -0.1, -0.1))
     assert paired_interval([1, 2], [0, 3])[1:] == (-1, 1)  # two pairs: no more than their range can be said
-    with pytest.raises(ValueError, match="at least two paired runs"):
+    with pytest.raises(ValueError, match="a: expected at least two runs"):
         paired_interval([1], [0])
 
 
@@ -164,3 +165,38 @@ def test_paired_intervals_cover_as_often_as_they_say():
     draws = np.random.default_rng(0).normal(size=(400, 5))
     covered = [low <= 0 <= high for _, low, high in (paired_interval(x, np.zeros(5)) for x in draws)]
     assert 0.91 < np.mean(covered) < 0.99
+
+
+LOGITS, LABELS, OFFSETS = torch.arange(6.0) - 2.5, torch.tensor([0, 1] * 3), torch.tensor([0, 3, 6])
+WEIGHTS = torch.tensor([0.2, 0.3, 0.5, 0.1, 0.1, 0.8])
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: metrics.mean_interval([1.0, 2.0], 95), "level: expected a number above 0 and below 1, got 95"),
+        (lambda: metrics.mean_interval([1.0, NAN]), "values: expected at least two runs, one finite number each"),
+        (lambda: metrics.mean_interval([1.0, 2.0], ratio=-1), "ratio: expected a number of at least 0"),
+        (lambda: metrics.paired_interval([1.0, 2.0, 3.0], 0.5), "b: expected a list of numbers, got 0.5"),
+        (lambda: metrics.paired_interval([1.0, 2.0, 3.0], [1.0, 2.0]), "b: expected 3 runs, one for each of a, got 2"),
+        (lambda: metrics.calibration_error(LOGITS, torch.cat([LABELS] * 2)), "labels: expected 6 integers"),
+        (lambda: metrics.calibration_error(LOGITS, LABELS, 7), "n_bins: expected at most 6"),
+        (lambda: metrics.recall_at_precision(LOGITS, LABELS, 2), "precision: expected a number from 0 to 1"),
+        (lambda: metrics.bag_metrics(LOGITS * NAN, LABELS), "logits: expected finite numbers, got NaN or infinity"),
+        (lambda: metrics.bag_metrics(torch.full((6, 3), NAN), LABELS), "logits: expected finite numbers"),
+        (lambda: metrics.bag_metrics(LOGITS, LABELS + 1), "labels: expected 0 to 1, got 1 to 2"),
+        (lambda: metrics.top_share(WEIGHTS, OFFSETS, NAN), "share: expected a number from 0 to 1, got nan"),
+        (lambda: metrics.attention_auc(WEIGHTS * NAN, WEIGHTS > 0.2, OFFSETS), "attention: expected finite"),
+        (lambda: metrics.attention_auc(WEIGHTS, WEIGHTS > 0.2, OFFSETS[:2]), "offsets: expected first 0 and last 6"),
+        (lambda: metrics.precision_at_k(WEIGHTS, LABELS * 2, OFFSETS), "key: expected booleans"),
+        (lambda: metrics.attention_entropy(LABELS, OFFSETS), "attention: expected finite floating-point"),
+    ],
+)
+def test_what_does_not_fit_is_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_arrays_and_lists_are_scored_as_tensors_are():
+    assert metrics.bag_metrics(LOGITS.numpy(), LABELS.tolist()) == metrics.bag_metrics(LOGITS, LABELS)

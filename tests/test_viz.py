@@ -136,3 +136,33 @@ def test_stepper_has_one_picture_for_each_step_that_shows_something_new(table):
     assert stepper.alt == "one"
     with pytest.raises(ValueError, match="captions: expected one for each of 1 figures, got 2"):
         viz.stepper(figures[:1], ["one", "two"], "Epoch")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda b, n: viz.bag(b, titles=["a"]), "titles: expected 2, one for each bag, got 1"),
+        (lambda b, n: viz.bag(b, torch.rand(n + 5)), "attention: expected .* finite weights of at least 0"),
+        (lambda b, n: viz.bag(b, torch.rand(n) * float("nan")), "attention: .* got NaN or infinity"),
+        (lambda b, n: viz.describe_bag(b, key=torch.ones(n)), "key: expected .* booleans, one for each instance"),
+        (lambda b, n: viz.bag(sl.Bags(torch.randn(4, 3), torch.tensor([0, 4]))), "bags: expected images of shape"),
+        (lambda b, n: viz.bag(b, columns=0), "columns: expected a whole number of at least 1"),
+        (lambda b, n: viz.self_attention([], [], []), "weights: expected a list of tensors that is not empty"),
+        (lambda b, n: viz.describe_self_attention([torch.eye(3)], ["a"], ["t"]), r"weights\[0\]: .* shape \(1, 1\)"),
+        (lambda b, n: viz.losses(sl.History()), "history: expected at least one epoch, got none"),
+        (lambda b, n: viz.show(None, ""), "figure: expected a Figure, got None"),
+    ],
+)
+def test_what_does_not_fit_is_named(call, message):
+    bags = sl.data.mnist_bags(n_bags=2, mean_size=3)
+    with pytest.raises(ValueError, match=message):
+        call(bags, bags.n_instances)
+
+
+def test_the_text_says_which_way_the_loss_goes():
+    texts = [viz.describe_losses(sl.History([1.0, end])) for end in (0.5, 2.0, 1.0)]
+    assert [text.split(" in ")[0] for text in texts] == [
+        "Training loss falls from 1.00 to 0.50",
+        "Training loss rises from 1.00 to 2.00",
+        "Training loss begins and ends at 1.00",
+    ]
