@@ -101,6 +101,35 @@ class Bags:
         )
 
     @staticmethod
+    def from_frame(
+        frame: Any,
+        bag: str,
+        label: str | None = None,
+        features: Sequence[str] | None = None,
+        coordinates: tuple[str, str] | None = None,
+        classes: Sequence[Any] | None = None,
+    ) -> "Bags":
+        """Batch from a table that has a row for each instance, and a column that says of which bag it is.
+
+        Args:
+            frame: a pandas data frame. The bags come in the order in which they first appear, so that
+                `frame[bag].unique()` are their names, and their instances in the order of the rows; the rows of a bag
+                need not be together.
+            bag: column of the bag.
+            label: column of the bag's label, the same in all of its rows: 0 and 1, or 0 to C - 1, or names, numbered in
+                sorted order. None: the bags have no labels.
+            features: columns of numbers, which become float32; None: all others.
+            coordinates: columns of x and y.
+            classes: names of all classes in the order of their numbers.
+
+        Raises:
+            ValueError: if a column is missing, is no column of finite numbers, or a bag has none or two labels.
+        """
+        from samil_lite.tables import parts_of_frame  # at first use, since pandas is slow to import
+
+        return Bags(**parts_of_frame(frame, bag, label, features, coordinates, classes))
+
+    @staticmethod
     @checked()
     def from_padded(x: Tensor, mask: Tensor, labels: Tensor | None = None) -> "Bags":
         """Batch from padded bags x of shape (B, n_max, …) and a mask (B, n_max), True at real instances."""
@@ -255,6 +284,8 @@ def _check_instances(name: str, x: Tensor) -> int:
         return len(x)
     if not x.is_floating_point():
         raise ValueError(f"{name}: expected floating-point or uint8 instances, got {x.dtype}; convert with .float()")
+    if x.detach().sum().isfinite():  # then every part is; this takes no memory, unlike a mask of all
+        return len(x)
     finite = torch.isfinite(x)
     if not finite.all():
         row = int((~finite).flatten(1).any(1).nonzero()[0])

@@ -6,6 +6,7 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -133,6 +134,61 @@ def number_classes(
             f"order of their numbers, such as classes=({written})"
         )
     return torch.tensor([int(text) for text in texts]), None
+
+
+def parts_of_frame(
+    frame: pd.DataFrame,
+    bag: str,
+    label: str | None,
+    features: Sequence[str] | None,
+    coordinates: tuple[str, str] | None,
+    classes: Sequence[Any] | None,
+) -> dict[str, Any]:
+    """Instances, offsets, labels and coordinates of `Bags.from_frame`."""
+    if not isinstance(frame, pd.DataFrame):
+        raise ValueError(f"frame: expected a pandas data frame, got {type(frame).__name__}")
+    if isinstance(features, str):
+        raise ValueError(f"features: expected a list of columns, got {features!r}; for one column [{features!r}]")
+    places = [] if coordinates is None else list(coordinates)
+    known = [bag, *([] if label is None else [label]), *places]
+    columns = [c for c in frame.columns if c not in known] if features is None else list(features)
+    check_columns(frame, *known, *columns)
+    if not columns or len(frame) == 0:
+        raise ValueError(f"frame: expected rows and columns of features, got {len(frame)} × {len(columns)}")
+    names = names_in(frame[bag], repeated=True)
+    codes, order_of_names = pd.factorize(np.array(names, dtype=object))  # (N,), numbered as they first appear
+    order = torch.from_numpy(codes).argsort(stable=True)
+    sizes = torch.from_numpy(codes).bincount()
+    labels = None
+    if label is not None:
+        each = frame[label].reset_index(drop=True)
+        firsts = order[sizes.cumsum(0) - sizes].numpy()
+        texts = each.map(_label_text).to_numpy()
+        if (other := texts != texts[firsts][codes]).any():
+            row = int(other.argmax())
+            both = f"{texts[firsts][codes[row]]!r} and {texts[row]!r}"
+            raise ValueError(f"column {label!r}: expected one label for each bag, but {names[row]} has {both}")
+        labels, _ = number_classes(list(map(str, order_of_names)), each.iloc[firsts].rename(label), classes)
+    return {
+        "instances": _numeric(frame, columns, "features")[order],
+        "offsets": torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
+        "labels": labels,
+        "coordinates": _numeric(frame, places, "coordinates")[order] if places else None,
+    }
+
+
+def _numeric(frame: pd.DataFrame, columns: Sequence[str], what: str) -> Tensor:
+    """Columns of finite numbers as float32, shape (N, columns)."""
+    for column in columns:
+        if not pd.api.types.is_numeric_dtype(frame[column]) or pd.api.types.is_complex_dtype(frame[column]):
+            raise ValueError(
+                f"column {column!r}: expected numbers, got {frame[column].dtype}; name the {what} to leave it out"
+            )
+    x = frame[list(columns)].to_numpy(np.float32, na_value=np.nan)
+    if (broken := ~np.isfinite(x)).any():
+        row, column = np.argwhere(broken)[0]
+        raise ValueError(f"column {columns[column]!r}: expected finite numbers, but row {row} has {x[row, column]}")
+    return torch.tensor(x)
 
 
 def _numbers(texts: Sequence[str], order: Sequence[str]) -> Tensor:

@@ -12,6 +12,7 @@ from samil_lite import fingerprint
 from samil_lite.arguments import above, at_least, between, checked
 from samil_lite.bags import Bags
 from samil_lite.checkpoints import Checkpoint, History, TrainingRun
+from samil_lite.limits import Limited, steps_within
 from samil_lite.metrics import Metrics, bag_loss, bag_metrics, check_labels
 from samil_lite.models import MILOutput
 
@@ -41,7 +42,7 @@ def device_of(model: nn.Module) -> torch.device:
 
 @checked(
     epochs=at_least(1), bags_per_step=at_least(1), lr=above(0), weight_decay=at_least(0), gamma_lr=at_least(0),
-    gamma_weight_decay=at_least(0), patience=at_least(1), seed=between(-(10**12), 10**12),
+    gamma_weight_decay=at_least(0), patience=at_least(1), max_instances=at_least(1), seed=between(-(10**12), 10**12),
 )  # fmt: skip
 def fit(
     model: nn.Module,
@@ -55,6 +56,7 @@ def fit(
     gamma_lr: float | None = None,
     gamma_weight_decay: float | None = None,
     patience: int | None = None,
+    max_instances: int | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     checkpoint: str | Path | None = None,
@@ -79,6 +81,8 @@ def fit(
             rate a step however small the gradient, so this decides how far γ can get from where it starts.
         gamma_weight_decay: L2 penalty on γ; `weight_decay` if None.
         patience: stop after so many epochs without a lower validation loss; None: never.
+        max_instances: the most instances of a training bag in a step, drawn anew in each epoch (see `Limited`); of bags
+            on disk, no others are read where the files allow it. Validation sees whole bags. None: all.
         seed: of the order of bags and of dropout. Seed the model's own start before it is built.
         device: where to train; `default_device()` if None.
         checkpoint: file that is replaced after every epoch; if it exists, training goes on from there. A finished
@@ -100,9 +104,10 @@ def fit(
         check_labels(bags.labels, getattr(model, "n_classes", 1))
     settings = {
         "bags_per_step": bags_per_step, "lr": lr, "weight_decay": weight_decay, "seed": seed,
-        "gamma_lr": gamma_lr, "gamma_weight_decay": gamma_weight_decay,
+        "gamma_lr": gamma_lr, "gamma_weight_decay": gamma_weight_decay, "max_instances": max_instances,
     }  # fmt: skip
     stored = None if checkpoint is None else Checkpoint(Path(checkpoint), _identity(settings, model, train, validation))
+    seen = train if max_instances is None else Limited(train, max_instances)
     model.to(default_device() if device is None else device)
     run = TrainingRun(model, _adam(model, lr, weight_decay, gamma_lr, gamma_weight_decay), stored)
     run.resume()
@@ -112,9 +117,9 @@ def fit(
         with bar:
             while len(history.train_loss) < epochs and not (patience and history.stale_epochs() >= patience):
                 epoch = len(history.train_loss)
-                history.train_loss.append(_train_epoch(model, run.optimiser, train, bags_per_step, seed, epoch))
+                history.train_loss.append(_train_epoch(model, run.optimiser, seen, bags_per_step, seed, epoch))
                 if validation is not None:
-                    history.validation_loss.append(_mean_loss(model, validation, bags_per_step))
+                    history.validation_loss.append(_mean_loss(model, validation))
                     _check_finite("the validation loss", history.validation_loss[-1], epoch)
                 run.finish_epoch()
                 bar.set_postfix(loss=history.train_loss[-1])
@@ -139,13 +144,20 @@ def _identity(
 
 @checked(bags_per_step=at_least(1))
 @torch.no_grad()
-def predict(model: nn.Module, bags: BagSource, bags_per_step: int = 32) -> MILOutput:
-    """Output of a model on many bags, without gradients, in evaluation mode, on the CPU; its mode stays as it was."""
+def predict(model: nn.Module, bags: BagSource, bags_per_step: int | None = None) -> MILOutput:
+    """Output of a model on many bags, without gradients, in evaluation mode, on the CPU; its mode stays as it was.
+
+    Args:
+        model: maps `Bags` to `MILOutput`.
+        bags: with labels or without.
+        bags_per_step: how many go through the model at a time; None: up to 32, as long as they have no more than 16,384
+            instances in all, since these are what memory goes to.
+    """
     device = device_of(model)
     was_training = model.training
     model.eval()
     try:
-        steps = [model(bags[i : i + bags_per_step].to(device)) for i in range(0, len(bags), bags_per_step)]
+        steps = [model(bags[chosen].to(device)) for chosen in steps_within(bags, bags_per_step)]
     finally:
         model.train(was_training)
     fields = zip(*(step[:4] for step in steps), strict=True)  # all logits, all attention, …; β is not asked for
@@ -157,13 +169,13 @@ def predict(model: nn.Module, bags: BagSource, bags_per_step: int = 32) -> MILOu
 
 
 @checked(bags_per_step=at_least(1))
-def evaluate(model: nn.Module, bags: BagSource, bags_per_step: int = 32) -> Metrics:
+def evaluate(model: nn.Module, bags: BagSource, bags_per_step: int | None = None) -> Metrics:
     """Accuracy, precision, recall, F-score, AUC and mean loss of a model on labelled bags.
 
     Args:
         model: maps `Bags` to `MILOutput`; a bag is called positive when its probability is above one half.
         bags: labelled bags.
-        bags_per_step: how many bags go through the model at a time.
+        bags_per_step: how many bags go through the model at a time; None: as for `predict`.
 
     Returns:
         The scores; one that is not defined on these bags is NaN, with a warning that says why.
@@ -209,10 +221,9 @@ def _check_finite(what: str, value: float, epoch: int) -> None:
         raise FloatingPointError(f"{what} became {value} in epoch {epoch}; try a lower lr, or bags of smaller numbers")
 
 
-def _mean_loss(model: nn.Module, bags: BagSource, bags_per_step: int) -> float:
+def _mean_loss(model: nn.Module, bags: BagSource) -> float:
     assert bags.labels is not None  # checked in fit
-    at_once = 32 if isinstance(bags, Bags) else bags_per_step  # bags on disk may be too large for more
-    return bag_loss(predict(model, bags, at_once).logits, bags.labels.cpu()).item()
+    return bag_loss(predict(model, bags).logits, bags.labels.cpu()).item()
 
 
 def _adam(

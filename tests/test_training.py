@@ -198,7 +198,7 @@ def test_many_classes():
 def test_predict_takes_at_least_one_bag_a_step(bags_per_step):
     for use in (sl.predict, sl.evaluate):
         with pytest.raises(
-            ValueError, match=f"bags_per_step: expected a whole number of at least 1, got {bags_per_step}"
+            ValueError, match=f"bags_per_step: expected a whole number of at least 1 or None, got {bags_per_step}"
         ):
             use(toy_model(), toy_bags(), bags_per_step)
 

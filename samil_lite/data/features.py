@@ -102,7 +102,7 @@ class FeatureBags:
                 continue
             names, coordinates = self._datasets
             places = read_into(part, self.paths[f], names, coordinates if xy is not None else False, row)
-            if not part.isfinite().all():
+            if not (part.sum().isfinite() or part.isfinite().all()):  # a finite sum has finite parts, and is fast
                 broken = int((~part.isfinite()).any(1).nonzero()[0])
                 broken = broken if row is None else int(row[broken])
                 raise ValueError(
@@ -286,7 +286,7 @@ def _feature_bags(
     names = names_in(rows[bag])
     if not names:
         raise ValueError("table: expected at least one row, got none")
-    found, faults = _found(names, files, datasets)
+    paths, found, faults = _found(names, files, datasets)
     if label is not None:
         for name, value in zip(names, rows[label], strict=True):
             if is_missing(value):
@@ -295,11 +295,11 @@ def _feature_bags(
                 )
     if faults and not skip:
         _raise(faults, len(names))
+    faults = {name: faults[name] for name in names if name in faults}
     kept = [name not in faults for name in names]
     if not any(kept):
         _raise(faults, len(names))
-    paths = [found[name][0] for name in names if name not in faults]
-    unlisted = files.unlisted([path for path, _ in found.values()])
+    unlisted = files.unlisted(list(paths.values()))
     if unlisted and not allow_unlisted:
         raise ValueError(
             f"{unlisted[0]} is not in the table ({len(unlisted)} file(s) are not); allow_unlisted=True leaves them out"
@@ -308,35 +308,35 @@ def _feature_bags(
     if faults:
         warnings.warn(f"left out {_listed(faults, len(names))}", UserWarning, stacklevel=4)
     rows = rows[kept].reset_index(drop=True)
-    headers = [found[name][1] for name in names if name not in faults]
-    return _merged(
-        rows, [n for n in names if n not in faults], paths, headers, label, merge, classes, skipped, datasets
-    )
+    good = [name for name in names if name not in faults]
+    headers = [found[name] for name in good]
+    return _merged(rows, good, [paths[n] for n in good], headers, label, merge, classes, skipped, datasets)
 
 
 def _found(
     names: list[str], files: Files, datasets: tuple[str | None, str | bool]
-) -> tuple[dict[str, tuple[Path, Header]], dict[str, Exception]]:
+) -> tuple[dict[str, Path], dict[str, Header], dict[str, Exception]]:
     """Path and header of the file of each name, and what is wrong with the others; all are looked at."""
-    found: dict[str, tuple[Path, Header]] = {}
+    paths: dict[str, Path] = {}
+    found: dict[str, Header] = {}
     faults: dict[str, Exception] = {}
     for name in names:
         try:
-            path = files[name]
-            found[name] = path, _header(path, *datasets)
+            paths[name] = files[name]
+            found[name] = _header(paths[name], *datasets)
         except (FileNotFoundError, ValueError) as error:
             faults[name] = error
     owners: dict[Path, str] = {}
-    for name, (path, _) in found.items():
+    for name, path in paths.items():
         if (other := owners.setdefault(path, name)) != name:
             raise ValueError(f"{path}: both {other} and {name} in the table name this file")
     if found:
-        width, _ = Counter(header.width for _, header in found.values()).most_common(1)[0]
-        first = next(path for path, header in found.values() if header.width == width)
-        for name, (path, header) in found.items():
+        width, _ = Counter(header.width for header in found.values()).most_common(1)[0]
+        first = next(paths[name] for name, header in found.items() if header.width == width)
+        for name, header in found.items():
             if header.width != width:
-                faults[name] = ValueError(f"{path}: expected {width} features as in {first}, got {header.width}")
-    return found, faults
+                faults[name] = ValueError(f"{paths[name]}: expected {width} features as in {first}, got {header.width}")
+    return paths, found, faults
 
 
 def _raise(faults: dict[str, Exception], n: int) -> None:

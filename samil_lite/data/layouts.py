@@ -219,8 +219,14 @@ def _copy(x: Any, rows: np.ndarray | None, out: Tensor) -> None:
                 part = (x[0, start:stop] if lead else x[start:stop])[some - start]
             else:
                 part = x[0, some] if lead else x[some]
-        out[at : at + count] = part if isinstance(part, Tensor) else torch.from_numpy(np.asarray(part, np.float32))
+        out[at : at + count] = part if isinstance(part, Tensor) else _tensor(part)
         at += count
+
+
+def _tensor(part: np.ndarray) -> Tensor:
+    """An array as a tensor of its own type where PyTorch has it, since PyTorch converts faster, else of float32."""
+    native = part.dtype.isnative and part.dtype.itemsize <= 8 and part.dtype.kind in "fi" and part.flags.writeable
+    return torch.from_numpy(part if native else part.astype(np.float32))
 
 
 def _mapped(x: Any) -> np.ndarray | None:
