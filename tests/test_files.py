@@ -23,7 +23,7 @@ from samil_lite.data import arrays, download, feature_bags, images, musk_bags
 from samil_lite.data.synthetic import write_colon, write_features
 from samil_lite.files import load_torch, read_bytes, read_csv, read_gzip
 from samil_lite.tables import number_classes
-from samil_lite.training import save_atomically
+from samil_lite.writing import write_atomically
 
 X, XY = np.ones((3, 8), np.float32), np.zeros((3, 2))
 SECRET = 42
@@ -317,15 +317,15 @@ def test_ten_thousand_classes_are_numbered():
 def test_a_full_disk_is_named(tmp_path):
     """A limit on the size of files stands for a disk that ends."""
     path = tmp_path / "run.pt"
-    save_atomically({"x": torch.ones(3)}, path)
+    write_atomically(path, lambda file: torch.save({"x": torch.ones(3)}, file))
     before = path.read_bytes()
     code = (
         "import resource, signal, sys, torch\n"
         "from pathlib import Path\n"
-        "from samil_lite.training import save_atomically\n"
+        "from samil_lite.writing import write_atomically\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
-        "try: save_atomically({'x': torch.ones(100_000)}, Path(sys.argv[1]))\n"
+        "try: write_atomically(Path(sys.argv[1]), lambda file: torch.save({'x': torch.ones(100_000)}, file))\n"
         "except OSError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
