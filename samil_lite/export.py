@@ -1,4 +1,4 @@
-"""Maps for other programs: GeoJSON for QuPath, CSV for the rest."""
+"""Maps and models for other programs: GeoJSON for QuPath, CSV for the rest, ONNX for programs without PyTorch."""
 
 import csv as csv_file
 import io
@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from samil_lite.heatmap import Values, as_maps, places, size_of_patches
+from samil_lite.one_bag import OneBag, onnx
 from samil_lite.writing import write_atomically
 
+__all__ = ["OneBag", "csv", "geojson", "onnx"]
 KINDS = ("detection", "annotation", "tile")
 
 

@@ -12,7 +12,7 @@ from samil_lite.kernel_attention.operator import attend_compiled
 from samil_lite.kernel_attention.rows import attention_received, attention_rows
 from samil_lite.kernels import Kernel, as_kernel
 
-__all__ = ["attention_received", "attention_rows", "kernel_attention", "plan"]
+__all__ = ["BACKENDS", "attention_received", "attention_rows", "kernel_attention", "plan"]
 
 
 @overload
