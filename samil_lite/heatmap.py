@@ -75,7 +75,15 @@ def heatmap(
         )  # fmt: skip
         for x, y in corners[_chosen(frames, len(corners))]:
             axis.add_patch(
-                Rectangle((x * unit, y * unit), side * unit, side * unit, fill=False, edgecolor=FRAME, linewidth=2)
+                Rectangle(
+                    (x * unit, y * unit),
+                    side * unit,
+                    side * unit,
+                    fill=False,
+                    edgecolor=FRAME,
+                    linewidth=2,
+                    clip_on=False,
+                )
             )
         axis.set(xlabel=f"x in {name}", title=title if len(maps) > 1 else "", aspect="equal")
         axis.locator_params(nbins=5)

@@ -48,7 +48,8 @@ def write_trident(
     The first patients have two slides. Slides were scanned at 20× and 40× in turn, and patches are 256 pixels at 20×,
     so they take 256 or 512 pixels of a slide's finest level, as `patch_size_level0` of each file says. In a slide
     labelled "tumor" one patch in eight, a group, has its first four features shifted. Files:
-    `20x_256px_0px_overlap/features_uni_v1/SLIDE.h5`, `labels.csv` with slide_id, label, patient.
+    `20x_256px_0px_overlap/features_uni_v1/SLIDE.h5`, `labels.csv` with slide_id, label, patient; `planted.csv` with
+    slide_id and row of each shifted patch.
 
     Args:
         folder: where to write.
@@ -71,7 +72,7 @@ def write_trident(
         import h5py
     rng, place = np.random.RandomState(seed), Path(folder) / "20x_256px_0px_overlap" / "features_uni_v1"
     place.mkdir(parents=True, exist_ok=True)
-    rows = ["slide_id,label,patient"]
+    rows, planted = ["slide_id,label,patient"], ["slide_id,instance"]
     for s in range(n_slides):
         patient, side = s % n_patients, 256 * (1 + s % 2)
         n = rng.randint(mean_size // 2, mean_size + mean_size // 2 + 1)
@@ -79,7 +80,9 @@ def write_trident(
         features = rng.standard_normal((n, width)).astype(np.float32)
         if patient % 2:
             distance = ((coords - coords[rng.randint(n)]) ** 2).sum(1)
-            features[np.argsort(distance, kind="stable")[: max(1, n // 8)], :4] += np.float32(shift)
+            chosen = np.sort(np.argsort(distance, kind="stable")[: max(1, n // 8)])
+            features[chosen, :4] += np.float32(shift)
+            planted += [f"slide_{s + 1},{row}" for row in chosen]
         with h5py.File(place / f"slide_{s + 1}.h5", "w") as file:
             file["features"] = features
             file["coords"] = coords
@@ -88,4 +91,5 @@ def write_trident(
             file["coords"].attrs.update(about)
         rows.append(f"slide_{s + 1},{'tumor' if patient % 2 else 'normal'},patient_{patient + 1}")
     (Path(folder) / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    (Path(folder) / "planted.csv").write_text("\n".join(planted) + "\n", encoding="utf-8")
     return Path(folder)
