@@ -168,8 +168,14 @@ class Bags:
     @checked()
     def to(self, device: torch.device | str) -> "Bags":
         """The same bags on another device."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return _trusted(**{name: None if x is None else x.to(device) for name, x in moved.items()})
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        later = torch.device(device).type == "cuda"  # what comes next on the card waits for it, this process need not
+        return _trusted(**{name: None if x is None else x.to(device, non_blocking=later) for name, x in parts.items()})
+
+    def pin_memory(self) -> "Bags":
+        """The same bags in memory that a CUDA card reads by itself, while the processor goes on."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return _trusted(**{name: None if x is None else x.pin_memory() for name, x in parts.items()})
 
     @property
     def device(self) -> torch.device:
