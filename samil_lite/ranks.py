@@ -8,14 +8,15 @@ where rank r has n_r of the bags and ∇_r is the gradient of their mean loss. S
 one process takes on all b bags, whether they have equally many bags or not.
 """
 
+import atexit
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from io import BytesIO
 
 import torch
 from torch import Tensor, distributed, nn
+
+from samil_lite.checkpoints import History, TrainingRun
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,29 @@ class Ranks:
         for p, found, total in zip(parameters, has.tolist(), sums, strict=True):
             p.grad = total.view_as(p).to(p.dtype) if found else None
 
-    def from_first(self, state: Any) -> Any:
-        """What rank 0 has in the place of `state`; tensors must be on the CPU."""
-        box = [state]
-        if self.count > 1:
-            distributed.broadcast_object_list(box, src=0)
-        return box[0]
+    def gather(self, rows: Tensor, at: Tensor, n: int) -> Tensor:
+        """The rows of all ranks as one tensor of n rows, this one's at the places `at`."""
+        if self.count == 1:
+            return rows
+        whole = rows.new_zeros(n, *rows.shape[1:])
+        whole[at] = rows
+        return self.sum(whole)
+
+    def start_alike(self, run: TrainingRun) -> None:
+        """Gives all ranks the weights of rank 0, and what it read from its checkpoint."""
+        if self.count == 1:
+            return
+        box: list[bytes | None] = [None]
+        if self.rank == 0:
+            state = {"model": run.model.state_dict(), "optimiser": run.optimiser.state_dict(), "best": run.best}
+            torch.save({**state, "history": asdict(run.history)}, buffer := BytesIO())
+            box = [buffer.getvalue()]
+        distributed.broadcast_object_list(box, src=0)
+        first = next(run.model.parameters())
+        state = torch.load(BytesIO(box[0] or b""), map_location=first.device, weights_only=True)
+        run.model.load_state_dict(state["model"])
+        run.optimiser.load_state_dict(state["optimiser"])
+        run.history, run.best = History(**state["history"]), state["best"]
 
     def spread_buffers(self, model: nn.Module) -> None:
         """Gives all ranks the buffers of rank 0, such as the running means of a normalisation."""
@@ -68,22 +86,16 @@ class Ranks:
                 distributed.broadcast(buffer, src=0)
 
 
-@contextmanager
-def ranks() -> Iterator[Ranks]:
-    """The processes of this run; joins them if `torchrun` started this one and nobody has joined them yet."""
-    ours = distributed.is_available() and distributed.is_torchelastic_launched() and not distributed.is_initialized()
-    if ours:
+def joined() -> Ranks:
+    """This process among those of its run; joins them if `torchrun` started it and nobody has joined them yet.
+
+    They stay together until the process ends: groups made one after the other could meet each other's addresses.
+    """
+    if not distributed.is_available():
+        return Ranks()
+    if distributed.is_torchelastic_launched() and not distributed.is_initialized():
         if torch.cuda.is_available():
-            torch.cuda.set_device(local_device())
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    try:
-        joined = distributed.is_available() and distributed.is_initialized()
-        yield Ranks(distributed.get_rank(), distributed.get_world_size()) if joined else Ranks()
-    finally:
-        if ours:
-            distributed.destroy_process_group()
-
-
-def local_device() -> torch.device:
-    """The card of this process: `torchrun` numbers those of a machine from 0."""
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # torchrun numbers those of a machine from 0
+        distributed.init_process_group()
+        atexit.register(distributed.destroy_process_group)
+    return Ranks(distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else Ranks()

@@ -11,8 +11,8 @@ from torch import Tensor
 from samil_lite.bags import Bags
 
 
-def batches(source: Any, steps: Sequence[Tensor], device: torch.device) -> Iterator[Bags]:
-    """The chosen bags of each step, on `device`.
+def batches(source: Any, steps: Sequence[Tensor], device: torch.device) -> Iterator[Bags | None]:
+    """The chosen bags of each step, on `device`; None for a step that chooses none.
 
     A source that says `read_ahead = True` is read in a thread while the step before computes, so two steps' bags are in
     memory. For CUDA it reads into pinned memory, from where the card fetches by itself. Only a source without random
@@ -25,18 +25,21 @@ def batches(source: Any, steps: Sequence[Tensor], device: torch.device) -> Itera
     """
     if not getattr(source, "read_ahead", False):
         for chosen in steps:
-            yield source[chosen].to(device)
+            yield source[chosen].to(device) if len(chosen) else None
         return
 
-    def read(chosen: Tensor) -> Bags:
-        bags: Bags = source[chosen]
-        return bags.pin_memory() if device.type == "cuda" else bags
+    def read(chosen: Tensor) -> Bags | None:
+        bags: Bags | None = source[chosen] if len(chosen) else None
+        return bags.pin_memory() if bags is not None and device.type == "cuda" else bags
 
     with ThreadPoolExecutor(1, thread_name_prefix="reading") as reader:
-        coming: deque[Future[Bags]] = deque()
-        for chosen in steps:
-            coming.append(reader.submit(read, chosen))
-            if len(coming) == 2:
-                yield coming.popleft().result().to(device)
-        while coming:
-            yield coming.popleft().result().to(device)
+        coming: deque[Future[Bags | None]] = deque()
+        for step in range(len(steps) + 1):
+            if step < len(steps):
+                coming.append(reader.submit(read, steps[step]))
+            if step > 0:
+                yield _moved(coming.popleft().result(), device)
+
+
+def _moved(bags: Bags | None, device: torch.device) -> Bags | None:
+    return None if bags is None else bags.to(device)

@@ -1,6 +1,7 @@
 """Training: `fit`, `predict`, `evaluate`, and checkpoints that resume exactly."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,8 @@ from samil_lite.checkpoints import Checkpoint, History, TrainingRun
 from samil_lite.limits import Limited, steps_within
 from samil_lite.metrics import Metrics, bag_loss, bag_metrics, check_labels
 from samil_lite.models import MILOutput
+from samil_lite.ranks import Ranks, joined
+from samil_lite.reading import batches
 
 
 class BagSource(Protocol):
@@ -69,6 +72,13 @@ def fit(
     resumed from its checkpoint ends as the uninterrupted run does. Interrupting a run (Ctrl-C, *stop* in a notebook)
     leaves the best weights so far in the model.
 
+    Several cards: started by `torchrun --nproc-per-node=4 train.py`, the script that calls `fit` runs once for each card,
+    the bags of each step and those of validation are shared out, and the steps are those of one process (`ranks`). Give
+    `bags_per_step` at least as many bags as there are cards. Several machines: on each,
+    `torchrun --nnodes=2 --nproc-per-node=4 --rdzv-backend=c10d --rdzv-endpoint=FIRST_MACHINE:29400 train.py`.
+
+    Bags on disk: a source that says `read_ahead = True`, as `feature_bags` does, is read in a thread, a step ahead.
+
     Args:
         model: maps `Bags` to `MILOutput` and has `n_classes`, as those of `build`.
         train: labelled bags: `Bags`, or an object that reads or draws the bags of a step when they are asked for.
@@ -106,20 +116,23 @@ def fit(
         "bags_per_step": bags_per_step, "lr": lr, "weight_decay": weight_decay, "seed": seed,
         "gamma_lr": gamma_lr, "gamma_weight_decay": gamma_weight_decay, "max_instances": max_instances,
     }  # fmt: skip
-    stored = None if checkpoint is None else Checkpoint(Path(checkpoint), _identity(settings, model, train, validation))
+    ranks = joined()
+    named = None if checkpoint is None else Checkpoint(Path(checkpoint), _identity(settings, model, train, validation))
     seen = train if max_instances is None else Limited(train, max_instances)
     model.to(default_device() if device is None else device)
-    run = TrainingRun(model, _adam(model, lr, weight_decay, gamma_lr, gamma_weight_decay), stored)
+    optimiser = _adam(model, lr, weight_decay, gamma_lr, gamma_weight_decay)
+    run = TrainingRun(model, optimiser, None if ranks.rank else named)
     run.resume()
-    history = run.history
-    bar = progress_bar(progress, total=epochs, initial=len(history.train_loss), desc="fit", unit="epoch", leave=False)
+    ranks.start_alike(run)
+    history, show = run.history, progress and ranks.rank == 0
+    bar = progress_bar(show, total=epochs, initial=len(history.train_loss), desc="fit", unit="epoch", leave=False)
     try:
         with bar:
             while len(history.train_loss) < epochs and not (patience and history.stale_epochs() >= patience):
                 epoch = len(history.train_loss)
-                history.train_loss.append(_train_epoch(model, run.optimiser, seen, bags_per_step, seed, epoch))
+                history.train_loss.append(_train_epoch(run, ranks, seen, bags_per_step, seed, epoch))
                 if validation is not None:
-                    history.validation_loss.append(_mean_loss(model, validation))
+                    history.validation_loss.append(_mean_loss(model, ranks, validation))
                     _check_finite("the validation loss", history.validation_loss[-1], epoch)
                 run.finish_epoch()
                 bar.set_postfix(loss=history.train_loss[-1])
@@ -153,14 +166,17 @@ def predict(model: nn.Module, bags: BagSource, bags_per_step: int | None = None)
         bags_per_step: how many go through the model at a time; None: up to 32, as long as they have no more than 16,384
             instances in all, since these are what memory goes to.
     """
-    device = device_of(model)
+    return _predict(model, bags, steps_within(bags, bags_per_step))
+
+
+def _predict(model: nn.Module, bags: BagSource, steps: Sequence[Tensor]) -> MILOutput:
     was_training = model.training
     model.eval()
     try:
-        steps = [model(bags[chosen].to(device)) for chosen in steps_within(bags, bags_per_step)]
+        found = [model(batch) for batch in batches(bags, steps, device_of(model))]
     finally:
         model.train(was_training)
-    fields = zip(*(step[:4] for step in steps), strict=True)  # all logits, all attention, …; β is not asked for
+    fields = zip(*(output[:4] for output in found), strict=True)  # all logits, all attention, …; β is not asked for
     logits, attention, embedding, instance_logits = (
         None if parts[0] is None else torch.cat(parts).cpu() for parts in fields
     )
@@ -187,26 +203,27 @@ def evaluate(model: nn.Module, bags: BagSource, bags_per_step: int | None = None
     return bag_metrics(predict(model, bags, bags_per_step).logits, labels.cpu())
 
 
-def _train_epoch(
-    model: nn.Module, optimiser: torch.optim.Optimizer, train: BagSource, bags_per_step: int, seed: int, epoch: int
-) -> float:
+def _train_epoch(run: TrainingRun, ranks: Ranks, train: BagSource, bags_per_step: int, seed: int, epoch: int) -> float:
     """One pass over the training bags; returns the mean loss of a bag."""
-    device = device_of(model)
+    model, optimiser, device = run.model, run.optimiser, device_of(run.model)
     model.train()
     total = torch.zeros((), device=device)
     epoch_seed = seed * 1_000_003 + epoch  # a resumed run needs no stored random state
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(epoch_seed))
+    steps = torch.randperm(len(train), generator=torch.Generator().manual_seed(epoch_seed)).split(bags_per_step)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(epoch_seed)  # dropout
-        for chosen in order.split(bags_per_step):
-            bags = train[chosen].to(device)
-            assert bags.labels is not None  # checked in fit
-            loss = bag_loss(model(bags).logits, bags.labels)
+        torch.manual_seed(epoch_seed + (ranks.rank << 32))  # dropout, another one in each rank
+        for step, bags in zip(steps, batches(train, [ranks.share(s) for s in steps], device), strict=True):
             optimiser.zero_grad()
-            loss.backward()
+            if bags is not None:
+                assert bags.labels is not None  # checked in fit
+                loss = bag_loss(model(bags).logits, bags.labels) * (len(bags) / len(step))
+                loss.backward()
+                total += loss.detach() * len(step)
+                del bags, loss  # or they would still be there while the next ones are read
+            ranks.sum_gradients(model)
             optimiser.step()
-            total += loss.detach() * len(bags)
-            del bags, loss  # or they would still be there while the next ones are read
+    ranks.sum(total)
+    ranks.spread_buffers(model)
     mean = total.item() / len(train)
     _check_finite("the training loss", mean, epoch)
     weights = torch.stack([p.detach().isfinite().all() for p in model.parameters()])  # the last step is in no loss
@@ -221,9 +238,15 @@ def _check_finite(what: str, value: float, epoch: int) -> None:
         raise FloatingPointError(f"{what} became {value} in epoch {epoch}; try a lower lr, or bags of smaller numbers")
 
 
-def _mean_loss(model: nn.Module, bags: BagSource) -> float:
+@torch.no_grad()
+def _mean_loss(model: nn.Module, ranks: Ranks, bags: BagSource) -> float:
+    """The mean loss of a bag; each rank predicts its share, and all get the whole."""
     assert bags.labels is not None  # checked in fit
-    return bag_loss(predict(model, bags).logits, bags.labels.cpu()).item()
+    mine = [share for step in steps_within(bags) if len(share := ranks.share(step))]
+    logits = _predict(model, bags, mine or [torch.zeros(1, dtype=torch.long)]).logits  # nothing to do: one for its shape
+    numbers = torch.cat(mine) if mine else torch.zeros(0, dtype=torch.long)
+    logits = ranks.gather(logits[: len(numbers)].to(device_of(model)), numbers, len(bags)).cpu()
+    return bag_loss(logits, bags.labels.cpu()).item()
 
 
 def _adam(

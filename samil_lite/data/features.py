@@ -60,6 +60,8 @@ class FeatureBags:
     skipped: pd.DataFrame
     _datasets: tuple[str | None, str | bool]
 
+    read_ahead = True  # reading draws no random numbers: `fit` reads the next bags while the current ones compute
+
     @property
     def has_coordinates(self) -> bool:
         """Whether every file has coordinates. A batch has them if all of its files do."""
