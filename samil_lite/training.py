@@ -72,9 +72,9 @@ def fit(
     resumed from its checkpoint ends as the uninterrupted run does. Interrupting a run (Ctrl-C, *stop* in a notebook)
     leaves the best weights so far in the model.
 
-    Several cards: started by `torchrun --nproc-per-node=4 train.py`, the script that calls `fit` runs once for each card,
-    the bags of each step and those of validation are shared out, and the steps are those of one process (`ranks`). Give
-    `bags_per_step` at least as many bags as there are cards. Several machines: on each,
+    Several cards: `torchrun --nproc-per-node=4 train.py` runs a script that calls `fit` once for each card. The bags of
+    each step and those of validation are shared out, and the steps are those of one process (`samil_lite.ranks`). Give
+    `bags_per_step` at least as many bags as there are cards. Several machines: on each of two,
     `torchrun --nnodes=2 --nproc-per-node=4 --rdzv-backend=c10d --rdzv-endpoint=FIRST_MACHINE:29400 train.py`.
 
     Bags on disk: a source that says `read_ahead = True`, as `feature_bags` does, is read in a thread, a step ahead.
@@ -173,7 +173,10 @@ def _predict(model: nn.Module, bags: BagSource, steps: Sequence[Tensor]) -> MILO
     was_training = model.training
     model.eval()
     try:
-        found = [model(batch) for batch in batches(bags, steps, device_of(model))]
+        found, coming = [], batches(bags, steps, device_of(model))
+        while (batch := next(coming, None)) is not None:
+            found.append(model(batch))
+            del batch  # or it would still be there while the next one is read
     finally:
         model.train(was_training)
     fields = zip(*(output[:4] for output in found), strict=True)  # all logits, all attention, …; β is not asked for
@@ -212,7 +215,9 @@ def _train_epoch(run: TrainingRun, ranks: Ranks, train: BagSource, bags_per_step
     steps = torch.randperm(len(train), generator=torch.Generator().manual_seed(epoch_seed)).split(bags_per_step)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(epoch_seed + (ranks.rank << 32))  # dropout, another one in each rank
-        for step, bags in zip(steps, batches(train, [ranks.share(s) for s in steps], device), strict=True):
+        coming = batches(train, [ranks.share(step) for step in steps], device)
+        for step in steps:
+            bags = next(coming)
             optimiser.zero_grad()
             if bags is not None:
                 assert bags.labels is not None  # checked in fit
