@@ -248,7 +248,9 @@ def _mean_loss(model: nn.Module, ranks: Ranks, bags: BagSource) -> float:
     """The mean loss of a bag; each rank predicts its share, and all get the whole."""
     assert bags.labels is not None  # checked in fit
     mine = [share for step in steps_within(bags) if len(share := ranks.share(step))]
-    logits = _predict(model, bags, mine or [torch.zeros(1, dtype=torch.long)]).logits  # nothing to do: one for its shape
+    logits = _predict(
+        model, bags, mine or [torch.zeros(1, dtype=torch.long)]
+    ).logits  # nothing to do: one for its shape
     numbers = torch.cat(mine) if mine else torch.zeros(0, dtype=torch.long)
     logits = ranks.gather(logits[: len(numbers)].to(device_of(model)), numbers, len(bags)).cpu()
     return bag_loss(logits, bags.labels.cpu()).item()
