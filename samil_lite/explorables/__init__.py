@@ -13,7 +13,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from samil_lite.explorables.figures import FIGURES as FIGURES
+from samil_lite.explorables.catalogue import FIGURES as FIGURES
 
 
 class Explorable:

@@ -1,21 +1,12 @@
 """What each figure takes and what a reader learns from it in one minute. The scripts are beside this file."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
-
-
-class Figure(NamedTuple):
-    """A figure: the function that checks and completes its data, its title, and its picture in words."""
-
-    data: Callable[..., dict[str, Any]]
-    title: str
-    alt: str
-
 
 NUCLEI = Path(__file__).with_name("nuclei.json")  # made by tools/train_nuclei.py
 POINTS = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (3.0, 0.0), (3.0, 1.0), (0.0, 4.0))
@@ -141,6 +132,79 @@ def three_rules(digits: Sequence[int] = (3, 9, 1, 4), most: int = 12) -> dict[st
     return {"digits": [int(digit) for digit in digits], "most": most}
 
 
+def pooling(
+    points: Tensor | Sequence[Sequence[float]] = ((-2, -1), (-1, 1.5), (0.5, -2), (1.5, 0.5), (2.5, -1)),
+) -> dict[str, Any]:
+    """The mean moves with every instance; the maximum mixes several, stands where none is, and ignores the rest.
+
+    Args:
+        points: the instances, shape (n, 2) with n from 2 to 9, between −3.8 and 3.8.
+    """
+    places = torch.as_tensor(points, dtype=torch.float64)
+    fits = places.ndim == 2 and places.shape[1:] == (2,) and 2 <= len(places) <= 9 and bool((places.abs() <= 3.8).all())
+    if not fits:
+        raise ValueError(f"points: expected 2 to 9 pairs of numbers from −3.8 to 3.8, got shape {tuple(places.shape)}")
+    return {"points": places.tolist()}
+
+
+def far_partner(distance: float = 3.0, others: float = 6.0, n: int = 50) -> dict[str, Any]:
+    """Kernel values as scores drown a partner; of the logarithms RBF gives all to the nearest, the other one shares.
+
+    Args:
+        distance: of the partner from the query at the start, from 0 to 10.
+        others: distance of all others, from 0 to 20.
+        n: bag size at the start, from 3 to 1,000.
+    """
+    for name, value, low, high in (("distance", distance, 0, 10), ("others", others, 0, 20), ("n", n, 3, 1000)):
+        _check_range(name, value, low, high)
+    return {"distance": distance, "others": others, "n": n}
+
+
+def threshold(
+    scores: Sequence[float] = (2.9, 2.1, 1.8, 1.2, 0.4, -0.7, 1.5, 0.9, 0.1, -0.4, -0.9, -1.3, -1.6, -2.0, -2.4, -3.1),
+    labels: Sequence[int] = (1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0),
+    threshold: float = 0.0,
+) -> dict[str, Any]:
+    """Precision and recall belong to a threshold, not to a model; with few bags both move in jumps.
+
+    Args:
+        scores: logits of bags; the default is made up.
+        labels: 0 or 1 for each of them.
+        threshold: where the slider starts.
+    """
+    values = torch.as_tensor(scores, dtype=torch.float64)
+    if len(labels) != len(values) or not values.isfinite().all() or set(map(int, labels)) != {0, 1}:
+        raise ValueError(f"scores, labels: expected finite scores and as many labels, 0s and 1s, got {len(values)}")
+    return {"scores": values.tolist(), "labels": [int(y) for y in labels], "threshold": threshold}
+
+
+def folds(groups: Sequence[str] | None = None, k: int = 5, seed: int = 1) -> dict[str, Any]:
+    """Dealt one by one, nearly every test image has a sister in training; dealt by group, none has.
+
+    Args:
+        groups: the group of each image; ten preparations of three images each if None.
+        k: number of folds, from 2 to the number of groups.
+        seed: of the first deal.
+    """
+    names = [name for name in "ABCDEFGHIJ" for _ in range(3)] if groups is None else [str(group) for group in groups]
+    _check_range("k", k, 2, len(set(names)))
+    return {"groups": names, "k": k, "seed": seed}
+
+
+def lesion(side: int = 2240, lesion: int = 24, shrink: float = 2.0, patch: int = 224) -> dict[str, Any]:
+    """Shrinking makes bags small and lesions vanish; large patches make a lesion a speck: no setting has it all.
+
+    Args:
+        side: width of the photograph in pixels.
+        lesion: width of the lesion in the photograph, from 8 to 120 pixels.
+        shrink: how many times smaller the image is made at first, from 1 to 12.
+        patch: side of a patch in pixels at first, from 32 to 448.
+    """
+    for name, value, low, high in (("lesion", lesion, 8, 120), ("shrink", shrink, 1, 12), ("patch", patch, 32, 448)):
+        _check_range(name, value, low, high)
+    return {"side": side, "lesion": lesion, "shrink": shrink, "patch": patch}
+
+
 def nuclei(record: dict[str, Any] | None = None, factor: float = 0.0) -> dict[str, Any]:
     """A trained dot product looks at one nucleus whoever asks; smaller scores show the order that lies below.
 
@@ -214,65 +278,3 @@ def stepper(frames: Sequence[str], captions: Sequence[str], label: str) -> dict[
     if not frames or len(frames) != len(captions):
         raise ValueError(f"captions: expected one for each of {len(frames)} figures, got {len(captions)}")
     return {"frames": list(frames), "captions": list(captions), "label": label}
-
-
-FIGURES = {
-    "kernels": Figure(
-        kernels,
-        "Who does the chosen instance look at?",
-        "Six numbered points in a plane, one of them the query, and five rows of bars: how the dot product, RBF, "
-        "inverse quadratic, Laplace and module kernels divide its attention. A dashed line bounds the bars of RBF and "
-        "inverse quadratic.",
-    ),
-    "digits": Figure(
-        digits,
-        "Fill a bag with digits and let two models judge it",
-        "A bag of five handwritten digits. Under each stand its attention weight, the verdict on it and their product, "
-        "for an AbMILP and for an SA-AbMILP; above, the logit and the probability that each model gives the bag.",
-    ),
-    "quadruple": Figure(
-        quadruple,
-        "The impossible game: four bags, all right",
-        "Four bags made of two 9s and two 7s, each with its logit on a line whose right half is shaded if the bag "
-        "should be positive and whose left half if not; beside them sliders for the weight and the verdict of each "
-        "instance. Two of four are right.",
-    ),
-    "running_softmax": Figure(
-        running_softmax,
-        "A softmax that never sees its whole row",
-        "Sixteen scores in four blocks; bars show exp(s − m) for the blocks seen. A table keeps m, the factor, the sum "
-        "and the mix after each block. Below, a square of tiles and the memory that a loop, all differences, the "
-        "whole β and tiles need.",
-    ),
-    "gamma": Figure(
-        gamma,
-        "γ from 0 to 1",
-        "Two planes, one for a bag of two 9s and one for a bag of a 9 and a 7, with a dashed line beyond which a "
-        "verdict is positive. At γ = 0 no instance of either bag is beyond it.",
-    ),
-    "two_paths": Figure(
-        two_paths,
-        "Two paths into the bag vector",
-        "A bag of a 9, a 7 and four others: the 9 has nearly all of the direct weight, the 7 nearly all of the "
-        "indirect weight, and the logit is positive.",
-    ),
-    "three_rules": Figure(
-        three_rules,
-        "One bag, three rules",
-        "A bag of the digits 3, 9, 1 and 4 and three lamps: standard is lit, for there is a 9; presence, a 9 and a 7, "
-        "and threshold, two 9s, are not.",
-    ),
-    "nuclei": Figure(
-        nuclei,
-        "What one nucleus looks at",
-        "Nuclei of one tissue image, circles for epithelial ones and squares for others, one of them chosen. The "
-        "larger a mark, the more of the chosen nucleus' attention it gets; marks above the even weight are filled.",
-    ),
-    "records": Figure(
-        records,
-        "Two models, pair by pair",
-        "Differences in test AUC between two models on the same bags, one dot for each seed, and below them the mean "
-        "with its 95 % interval beside a dotted line at zero.",
-    ),
-    "stepper": Figure(stepper, "Stages", "The first of several stages."),
-}
