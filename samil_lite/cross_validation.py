@@ -17,6 +17,7 @@ from samil_lite.building import describe, differences
 from samil_lite.checkpoints import History
 from samil_lite.encoders import Standardise
 from samil_lite.extras import from_extra
+from samil_lite.files import read_csv
 from samil_lite.fingerprint import of_bags
 from samil_lite.predicting import P, class_names, groups_of, names_of, predictions
 from samil_lite.saving import Card, Ensemble, attach, card_of, load, save
@@ -238,7 +239,7 @@ def as_folds(bags: Any, folds: int | str | Path | Sequence[Any], groups: list[st
     if isinstance(folds, int):
         return make_folds(bags.labels, folds, seed, groups)
     if isinstance(folds, str | Path) and Path(folds).suffix == ".csv":
-        table = pd.read_csv(folds, dtype=str)
+        table = read_csv(Path(folds), dtype=str)
         if not {"bag", "fold"} <= set(table.columns):
             raise ValueError(f"folds: {folds} has no columns bag and fold, but {', '.join(table.columns)}")
         stored = dict(zip(table["bag"], table["fold"], strict=True))

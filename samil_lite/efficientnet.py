@@ -2,12 +2,13 @@
 
 import math
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from samil_lite.extras import from_extra
+from samil_lite.files import load_torch
 
 # Of each stage: kernel size, stride of its first block, expansion, channels, and the blocks of Lite0 and Lite1.
 STAGES = (
@@ -70,7 +71,7 @@ def pretrained_lite(name: str) -> EfficientNetLite:
     with from_extra("backbones", f"backbone={name!r} needs its weights, the package {package.replace('_', '-')}"):
         module = import_module(package)
     file: Any = getattr(module, f"Efficientnet{name[-5:].title()}ModelFile")
-    state = torch.load(file.get_model_file_path(), map_location="cpu", weights_only=True)
+    state = load_torch(Path(file.get_model_file_path()), mapped=False)
     network.load_state_dict({key: value for key, value in state.items() if not key.startswith("_fc.")})
     return network
 

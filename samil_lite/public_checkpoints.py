@@ -13,7 +13,6 @@ AttentionDeepMIL>`__ (Ilse et al. 2018)                        GatedAttention   
 """
 
 import math
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from samil_lite.encoders import LeNet5, PatchCNN
+from samil_lite.files import load_torch
 from samil_lite.kernels import Module
 from samil_lite.models import KERNEL_OF, MILClassifier, build
 from samil_lite.saving import Card, attach
@@ -90,8 +90,8 @@ def _opened(source: str | Path | Mapping[str, Tensor]) -> State:
         if not Path(source).is_file():
             raise FileNotFoundError(f"source: {source} is not there; expected a file with a state dict")
         try:
-            state = torch.load(source, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError, AttributeError) as error:
+            state = load_torch(Path(source), mapped=False)
+        except ValueError as error:
             raise ValueError(
                 f"source: {source} is no state dict that can be read without running code from it ({error}). Where the "
                 "public code is at hand: torch.save(model.state_dict(), path)"

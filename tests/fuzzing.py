@@ -87,6 +87,18 @@ def formats() -> dict[str, Format]:
         write_features(folder, 2, 8, 6, format="pt")
         torch.save(torch.from_numpy(x), folder / "slide_1.pt", **options)
 
+    def torch_features(folder: Path) -> None:
+        write_features(folder, 2, 8, 6, format="pt")
+        torch.save({"feats": torch.from_numpy(x), "coords": torch.from_numpy(xy)}, folder / "slide_1.pt")
+
+    def npy_features(folder: Path) -> None:
+        write_features(folder, 2, 8, 6)
+        (folder / "slide_1.h5").unlink()
+        np.save(folder / "slide_1.npy", x[None])
+
+    def saved(folder: Path) -> None:
+        sl.save(sl.build("gsa-abmilp", torch.nn.Linear(8, 6), dim=6), folder / "model.sl", classes=("a", "b"))
+
     def mat(folder: Path, compressed: bool) -> None:
         write_colon(folder, 1, 40, 6)
         path = next(folder.rglob("img1_epithelial.mat"))
@@ -126,6 +138,9 @@ def formats() -> dict[str, Format]:
             "a.pt", lambda d: torch.save({"x": [torch.ones(3, 2)]}, d / "a.pt"), lambda d: load_torch(d / "a.pt")
         ),
         "checkpoint": Format("run.pt", lambda d: trained(d, 1), lambda d: trained(d, 2)),
+        "pt features": Format("slide_1.pt", torch_features, features),
+        "npy features": Format("slide_1.npy", npy_features, features),
+        "saved": Format("model.sl", saved, lambda d: list(sl.load(d / "model.sl").state_dict().values()), checked=True),
         "npy": Format("a.npy", lambda d: np.save(d / "a.npy", x), lambda d: arrays.read_npy(d / "a.npy")),
         "npz": Format("musk1.npz", write_musk, lambda d: musk.musk_bags(1, d).instances, checked=True),
         "mat": Format(f"{colon_folder}/img1_epithelial.mat", lambda d: mat(d, False), colon),
