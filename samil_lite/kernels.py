@@ -45,6 +45,14 @@ class Kernel:
         """b(k) for keys (…, n, d), shape (…, n); None where it is zero."""
         return None
 
+    def jitted(self) -> tuple[Any, Any] | None:
+        """φ(t, α) and slopes(t, φ(t), α) as functions of `triton.jit`, for CUDA; None: it is computed blockwise there.
+
+        It counts only where the kernel's own class defines it: a subclass with another φ needs others. Slopes returns
+        two tensors of the shape of t, ∂φ/∂t and ∂φ/∂α.
+        """
+        return None
+
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if name != "statistic")
         return f"{type(self).__name__}({options})"
@@ -60,6 +68,11 @@ class Dot(Kernel):
 
     def slopes(self, t: Tensor, alpha: Tensor, value: Tensor) -> tuple[Tensor, None]:
         return t.new_ones(()), None
+
+    def jitted(self) -> tuple[Any, Any]:
+        from samil_lite.kernel_attention import phi
+
+        return phi.dot, phi.dot_slopes
 
 
 class RBF(Kernel):
@@ -85,6 +98,11 @@ class RBF(Kernel):
             return -alpha, -t
         return -alpha * value, -t * value
 
+    def jitted(self) -> tuple[Any, Any]:
+        from samil_lite.kernel_attention import phi
+
+        return (phi.log_rbf, phi.log_rbf_slopes) if self.log_scores else (phi.rbf, phi.rbf_slopes)
+
 
 class InverseQuadratic(Kernel):
     r"""Inverse quadratic, :math:`\kappa = 1 / (\alpha \lVert k - q \rVert^2 + 1)`.
@@ -107,6 +125,15 @@ class InverseQuadratic(Kernel):
         power = value.exp() if self.log_scores else value.square()  # 1/(αt + 1), once or squared
         return -alpha * power, -t * power
 
+    def jitted(self) -> tuple[Any, Any]:
+        from samil_lite.kernel_attention import phi
+
+        return (
+            (phi.log_inverse_quadratic, phi.log_inverse_quadratic_slopes)
+            if self.log_scores
+            else (phi.inverse_quadratic, phi.inverse_quadratic_slopes)
+        )
+
 
 class Laplace(Kernel):
     r"""Laplace, :math:`\kappa = -\lVert k - q \rVert_1`: the L1 distance itself, without an exponential or α."""
@@ -118,6 +145,11 @@ class Laplace(Kernel):
 
     def slopes(self, t: Tensor, alpha: Tensor, value: Tensor) -> tuple[Tensor, None]:
         return -t.new_ones(()), None
+
+    def jitted(self) -> tuple[Any, Any]:
+        from samil_lite.kernel_attention import phi
+
+        return phi.laplace, phi.laplace_slopes
 
 
 class Module(Kernel):
@@ -151,6 +183,11 @@ class Module(Kernel):
 
     def _exponent(self, alpha: Tensor) -> Tensor:
         return alpha / 2 if self.norm == "euclidean" else alpha  # of the statistic: ‖·‖^α = (‖·‖²)^(α/2)
+
+    def jitted(self) -> tuple[Any, Any]:
+        from samil_lite.kernel_attention import phi
+
+        return (phi.module, phi.module_slopes) if self.norm == "euclidean" else (phi.l1_module, phi.l1_module_slopes)
 
 
 def _power(t: Tensor, p: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from importlib.util import find_spec
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,12 +24,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, offsets: Tensor, kern
     fast = of_fast_type(v)
     parts: list[Tensor] = []
     rows: list[Any] = []
-    if is_ours(kernel) and (backend == "triton" or (backend == "auto" and _triton_is_best(v))):
-        from samil_lite.kernel_attention.triton import triton_attention  # needs Triton, which is not on every machine
-
-        bags = [slice(*ends) for ends in pairwise(offsets.tolist())]
-        return torch.cat([triton_attention(q[m], k[m], fast[m], kernel, alpha) for m in bags]).to(v.dtype)
-    for m, own, engine in groups(q, offsets, backend):
+    for m, own, engine in groups(q, fast, offsets, kernel, backend):
         inputs = q[m], k[m], fast[m]
         if engine is None:
             parts.append(dense_attention(*inputs, kernel, alpha, own)[0])
@@ -42,9 +36,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, offsets: Tensor, kern
     return o.to(v.dtype)
 
 
-def groups(q: Tensor, offsets: Tensor, backend: str) -> Iterator[Group]:
+def groups(q: Tensor, v: Tensor, offsets: Tensor, kernel: Kernel, backend: str) -> Iterator[Group]:
     """The bags in groups that are computed together."""
-    engine = {"blockwise": BLOCKWISE, "compiled": COMPILED, "triton": BLOCKWISE}.get(backend)
+    engine = {"blockwise": BLOCKWISE, "compiled": COMPILED}.get(backend)
+    if backend in ("auto", "triton"):
+        engine = _fused(q, v, kernel, backend)
     if engine is not None or backend == "dense":
         yield slice(None), offsets, engine
         return
@@ -60,10 +56,10 @@ def groups(q: Tensor, offsets: Tensor, backend: str) -> Iterator[Group]:
 def plan(sizes: list[int]) -> list[list[int]]:
     """Which bags "auto" computes together: lists of bag numbers.
 
-    A bag of `LONG` instances or more is computed alone: by "triton" on CUDA where Triton is installed and the values
-    are not float64, else "blockwise". The others are sorted by size and padded together; a
-    group ends where the padding would cost more than one more group (`GROUP_COST`, measured). So many small bags make
-    one batched product, and a skewed batch is not padded to its longest bag.
+    On CUDA cards from sm_80 on, where Triton is installed, all bags are one launch of "triton", and there is nothing to
+    plan. Elsewhere a bag of `LONG` instances or more is computed alone, by "blockwise". The others are sorted by size
+    and padded together; a group ends where the padding would cost more than one more group (`GROUP_COST`, measured). So
+    many small bags make one batched product, and a skewed batch is not padded to its longest bag.
     """
     groups: list[list[int]] = []
     longest = waste = 0
@@ -87,8 +83,19 @@ def of_fast_type(v: Tensor) -> Tensor:
     return v if has_units else v.float()
 
 
-def _triton_is_best(v: Tensor) -> bool:
-    return v.is_cuda and v.dtype != torch.float64 and find_spec("triton") is not None
+def _fused(q: Tensor, v: Tensor, kernel: Kernel, backend: str) -> Engine | None:
+    """The fused kernels of Triton where they are asked for or best; None where bags are better grouped.
+
+    They make the same products as blockwise tiles, each once, so their gain is memory traffic; it needs tensor cores
+    that keep float32 (TF32, from sm_80 on). Before that, cuBLAS's products in "blockwise" are as many and faster.
+    """
+    if backend == "auto" and not (v.is_cuda and find_spec("triton")):
+        return None
+    from samil_lite.kernel_attention.triton import TRITON, can_take, capability_of  # is not on every machine
+
+    if not can_take(q, v, kernel):
+        return BLOCKWISE if backend == "triton" else None
+    return TRITON if backend == "triton" or capability_of(v.device) >= 80 else None
 
 
 def _check_parameters(kernel: Kernel, k: Tensor, alpha: Tensor) -> None:

@@ -33,7 +33,7 @@ def _forward(
     check(q, k, v, offsets)
     alpha, fast, form = as_alpha(alpha, q), of_fast_type(v), FORMS[kernel]
     o, lse = torch.empty_like(v, memory_format=torch.contiguous_format), alpha.new_zeros(len(q))
-    for m, own, engine in groups(q, offsets, backend):
+    for m, own, engine in groups(q, fast, offsets, form, backend):
         if engine is None:
             o[m] = dense_attention(q[m], k[m], fast[m], form, alpha, own)[0].to(v.dtype)
         else:
@@ -51,7 +51,7 @@ def _backward(
     fast, form = of_fast_type(v), FORMS[kernel]
     do, o = do.to(fast.dtype), o.to(fast.dtype)
     dq, dk, dv, dalpha = (torch.zeros_like(x, memory_format=torch.contiguous_format) for x in (q, k, v, alpha))
-    for m, own, engine in groups(q, offsets, backend):
+    for m, own, engine in groups(q, fast, offsets, form, backend):
         inputs = q[m], k[m], fast[m], alpha
         if engine is None:
             gradients = _dense_gradients(do[m], *inputs, own, form)

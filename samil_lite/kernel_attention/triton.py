@@ -1,302 +1,232 @@
-"""Kernel attention on CUDA: one family of fused kernels for all five, forward and backward, in linear memory.
+"""Kernel attention on CUDA: the same three fused programs for every kernel, in memory linear in the batch.
 
-A program owns a block of queries (or of keys) and walks over the blocks of the others with a running softmax, so no
-n × n number ever leaves the chip. Values may be wider than fits there: the programs of one block share them, a chunk of
-columns each. The backward pass makes the scores again; each gradient is summed by the one program that owns it, in a
-fixed order, so results are the same every time.
+The whole ragged batch is one launch: a table on the device says which block of instances belongs to which bag, and
+nothing waits for the device. The forward pass never writes a score. The backward pass takes a stripe of queries at a
+time: `pairs` makes their scores again and writes β and the gradient of t, which `gather` then sums to the gradients of
+queries, keys and values. So every product of the blockwise algorithm is made once; each sum has one owner and a fixed
+order, and results are the same every time. The programs are in `samil_lite.kernel_attention.programs`.
 """
 
-# mypy: disable-error-code="no-untyped-def, misc, untyped-decorator"
+import os
+import warnings
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import triton
-import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from samil_lite.kernels import RBF, InverseQuadratic, Kernel, Module
+from samil_lite.kernel_attention import programs
+from samil_lite.kernel_attention.autograd import Engine
+from samil_lite.kernel_attention.blockwise import BLOCKWISE
+from samil_lite.kernel_attention.distances import largest_spread
+from samil_lite.kernels import Kernel
+from samil_lite.segments import segment_max, segment_mean
 
-BLOCK, CHUNK = 64, 128  # rows and columns of a tile; columns of the values that a program holds
-DOT, RBF_, LOG_RBF, IQ, LOG_IQ, LAPLACE, MODULE, L1_MODULE = (tl.constexpr(i) for i in range(8))
+M = 32  # instances of a block
+STRIPE = 2**26  # pairs whose β and gradient are in memory at a time: 512 MB in float32
+PROGRAMS = 512  # at a time, at least, for every multiprocessor of a large card
+WIDEST = 256  # d of queries and keys; wider rows would not fit into the registers
+FORMS = {"dot": programs.DOT.value, "squared_distance": programs.SQUARED.value, "l1_distance": programs.L1.value}
+EXACT = programs.EXACT.value
 
-
-@triton.jit
-def _phi(t, alpha, KIND: tl.constexpr):
-    """φ(t); see samil_lite.kernels."""
-    if KIND == RBF_:
-        value = tl.exp(-alpha * t)
-    elif KIND == LOG_RBF:
-        value = -alpha * t
-    elif KIND == IQ:
-        value = 1 / (alpha * t + 1)
-    elif KIND == LOG_IQ:
-        value = -tl.log(alpha * t + 1)
-    elif KIND == LAPLACE:
-        value = -t
-    elif KIND == MODULE:
-        value = tl.where(t > 0, tl.exp(0.5 * alpha * tl.log(tl.where(t > 0, t, 1.0))), 0.0)
-    elif KIND == L1_MODULE:
-        value = tl.where(t > 0, tl.exp(alpha * tl.log(tl.where(t > 0, t, 1.0))), 0.0)
-    else:
-        value = t
-    return value
+failed: set[tuple[Any, ...]] = set()  # what could not be launched here, so that nobody tries again
 
 
-@triton.jit
-def _slopes(t, value, alpha, KIND: tl.constexpr):
-    """∂φ/∂t and ∂φ/∂α at t, given value = φ(t)."""
-    base = tl.where(t > 0, t, 1.0)
-    if KIND == RBF_:
-        slope_t, slope_alpha = -alpha * value, -t * value
-    elif KIND == LOG_RBF:
-        slope_t, slope_alpha = -alpha + 0 * t, -t
-    elif KIND == IQ:
-        slope_t, slope_alpha = -alpha * value * value, -t * value * value
-    elif KIND == LOG_IQ:
-        slope_t, slope_alpha = -alpha / (alpha * t + 1), -t / (alpha * t + 1)
-    elif KIND == LAPLACE:
-        slope_t, slope_alpha = -1.0 + 0 * t, 0 * t
-    elif KIND == MODULE:
-        slope_t, slope_alpha = 0.5 * alpha * value / base, 0.5 * value * tl.log(base)
-    elif KIND == L1_MODULE:
-        slope_t, slope_alpha = alpha * value / base, value * tl.log(base)
-    else:
-        slope_t, slope_alpha = 1.0 + 0 * t, 0 * t
-    return slope_t, slope_alpha
+def tiles(program: str, form: int, width: int) -> dict[str, int]:
+    """N other instances and C columns of a tile, warps and stages: the same for every card from sm_80 on.
+
+    Chosen from the registers, spills and shared memory that benchmarks/gpu_resources.py tells: with these nothing
+    spills, and 64 KB of shared memory are enough, which every card has. `width` is that of the values, for `gather`
+    that of what it sums.
+    """
+    padded = max(16, triton.next_power_of_2(width))
+    if program == "forward":
+        return {"N": 16, "C": min(padded, 512), "num_warps": 8, "num_stages": 1}
+    if program == "pairs":
+        return {"N": 64, "C": min(padded, 64), "num_warps": 8, "num_stages": 1}
+    return {"C": 16 if form in (programs.L1.value, EXACT) else min(padded, 64), "num_warps": 4, "num_stages": 1}
 
 
-@triton.jit
-def _statistic(q, k, q2, k2, j, i, n, D: tl.constexpr, D_PAD: tl.constexpr, L1: tl.constexpr, SQUARED: tl.constexpr):
-    """t of queries j (rows) and keys i (columns): (BLOCK, BLOCK)."""
-    if L1:
-        t = tl.zeros((j.shape[0], i.shape[0]), tl.float32)
-        for c in range(D):
-            one_q = tl.load(q + j * D + c, mask=j < n, other=0.0)
-            one_k = tl.load(k + i * D + c, mask=i < n, other=0.0)
-            t += tl.abs(one_q[:, None] - one_k[None, :])
-    else:
-        c = tl.arange(0, D_PAD)
-        rows = tl.load(q + j[:, None] * D + c[None, :], mask=(j[:, None] < n) & (c[None, :] < D), other=0.0)
-        columns = tl.load(k + i[None, :] * D + c[:, None], mask=(i[None, :] < n) & (c[:, None] < D), other=0.0)
-        t = tl.dot(rows, columns, input_precision="ieee")
-        if SQUARED:
-            squares = tl.load(q2 + j, mask=j < n, other=0.0)[:, None] + tl.load(k2 + i, mask=i < n, other=0.0)[None, :]
-            t = tl.maximum(squares - 2 * t, 0.0)
-    return t
+def precision(capability: int) -> str:
+    """How float32 is multiplied: by three TF32 products on tensor cores, as exact as float32, where there are any."""
+    return "tf32x3" if capability >= 80 else "ieee"
 
 
-@triton.jit
-def _beta(q, k, q2, k2, b, alpha, lse, j, i, n, D: tl.constexpr, D_PAD: tl.constexpr, KIND: tl.constexpr,
-          L1: tl.constexpr, SQUARED: tl.constexpr, HAS_B: tl.constexpr):  # fmt: skip
-    """β of a tile made again from the log Σ exp of its rows, with the statistic t and φ(t)."""
-    t = _statistic(q, k, q2, k2, j, i, n, D, D_PAD, L1, SQUARED)
-    value = _phi(t, alpha, KIND)
-    s = value
-    if HAS_B:
-        s = s + tl.load(b + i, mask=i < n, other=0.0)[None, :]
-    beta = tl.exp(s - tl.load(lse + j, mask=j < n, other=0.0)[:, None])
-    return tl.where((j[:, None] < n) & (i[None, :] < n), beta, 0.0), t, value
+def capability_of(device: torch.device) -> int:
+    """10 × the compute capability of a card, 80 for Triton's interpreter, 0 for AMD's cards, which nobody has tried."""
+    if device.type != "cuda":
+        return 80
+    major, minor = torch.cuda.get_device_capability(device)
+    return 0 if torch.version.hip else 10 * major + minor
 
 
-@triton.jit
-def _score_gradient(do, v, taken, beta, j, i, n, DV: tl.constexpr, CHUNK: tl.constexpr):
-    """Gradient of the scores of a tile: β times what do·v has above its mean over the row."""
-    dbeta = tl.zeros(beta.shape, tl.float32)
-    for start in range(0, DV, CHUNK):
-        c = start + tl.arange(0, CHUNK)
-        rows = tl.load(do + j[:, None] * DV + c[None, :], mask=(j[:, None] < n) & (c[None, :] < DV), other=0.0)
-        columns = tl.load(v + i[None, :] * DV + c[:, None], mask=(i[None, :] < n) & (c[:, None] < DV), other=0.0)
-        dbeta += tl.dot(rows, columns, input_precision="ieee")
-    return beta * (dbeta - tl.load(taken + j, mask=j < n, other=0.0)[:, None])
+def functions(kernel: Kernel) -> tuple[Any, Any] | None:
+    """φ and its slopes for Triton, if the kernel's own class offers them: what it inherits may be of another kernel."""
+    return kernel.jitted() if "jitted" in vars(type(kernel)) else None
 
 
-@triton.jit
-def _forward(q, k, v, q2, k2, b, alpha_at, o, lse, n, D: tl.constexpr, D_PAD: tl.constexpr, DV: tl.constexpr,
-             CHUNK: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr, L1: tl.constexpr, SQUARED: tl.constexpr,
-             HAS_B: tl.constexpr):  # fmt: skip
-    """One program: BLOCK queries, CHUNK columns of the values."""
-    j = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    c = tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
-    alpha = tl.load(alpha_at)
-    high = tl.full((BLOCK,), float("-inf"), tl.float32)
-    total = tl.zeros((BLOCK,), tl.float32)
-    mixed = tl.zeros((BLOCK, CHUNK), tl.float32)
-    for start in range(0, n, BLOCK):
-        i = start + tl.arange(0, BLOCK)
-        s = _phi(_statistic(q, k, q2, k2, j, i, n, D, D_PAD, L1, SQUARED), alpha, KIND)
-        if HAS_B:
-            s += tl.load(b + i, mask=i < n, other=0.0)[None, :]
-        s = tl.where(i[None, :] < n, s, float("-inf"))
-        new = tl.maximum(high, tl.max(s, 1))
-        e = tl.exp(s - new[:, None])
-        shrink = tl.exp(high - new)
-        values = tl.load(v + i[:, None] * DV + c[None, :], mask=(i[:, None] < n) & (c[None, :] < DV), other=0.0)
-        total = total * shrink + tl.sum(e, 1)
-        mixed = mixed * shrink[:, None] + tl.dot(e.to(values.dtype), values, input_precision="ieee")
-        high = new
-    mixed /= total[:, None]
-    tl.store(o + j[:, None] * DV + c[None, :], mixed, mask=(j[:, None] < n) & (c[None, :] < DV))
-    if tl.program_id(1) == 0:
-        tl.store(lse + j, high + tl.log(total), mask=j < n)
+def can_take(q: Tensor, v: Tensor, kernel: Kernel) -> bool:
+    """Whether the programs compute this kernel on tensors of these shapes and types."""
+    narrow = torch.float64 not in (q.dtype, v.dtype) and q.shape[1] <= WIDEST
+    small = len(q) * max(q.shape[1], v.shape[1]) < 2**31  # places are counted in 32 bits
+    return narrow and small and functions(kernel) is not None and _key(q, v, kernel) not in failed
 
 
-@triton.jit
-def _backward_queries(q, k, v, q2, k2, b, alpha_at, lse, do, taken, dq, dq2, dalpha, n, D: tl.constexpr,
-                      D_PAD: tl.constexpr, DV: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
-                      KIND: tl.constexpr, L1: tl.constexpr, SQUARED: tl.constexpr, HAS_B: tl.constexpr):  # fmt: skip
-    """One program: BLOCK queries; their gradients, and their share of that of α."""
-    j = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    c = tl.arange(0, D_PAD)
-    alpha = tl.load(alpha_at)
-    sum_q = tl.zeros((BLOCK, D_PAD), tl.float32)
-    sum_q2 = tl.zeros((BLOCK,), tl.float32)
-    sum_alpha = tl.zeros((BLOCK,), tl.float32)
-    for start in range(0, n, BLOCK):
-        i = start + tl.arange(0, BLOCK)
-        beta, t, value = _beta(q, k, q2, k2, b, alpha, lse, j, i, n, D, D_PAD, KIND, L1, SQUARED, HAS_B)
-        ds = _score_gradient(do, v, taken, beta, j, i, n, DV, CHUNK)
-        slope_t, slope_alpha = _slopes(t, value, alpha, KIND)
-        sum_alpha += tl.sum(ds * slope_alpha, 1)
-        dt = ds * slope_t
-        if L1:
-            for d in range(D):
-                one_q = tl.load(q + j * D + d, mask=j < n, other=0.0)
-                one_k = tl.load(k + i * D + d, mask=i < n, other=0.0)
-                difference = one_q[:, None] - one_k[None, :]
-                sign = tl.where(difference > 0, 1.0, tl.where(difference < 0, -1.0, 0.0))
-                so_far = tl.load(dq + j * D + d, mask=j < n, other=0.0)
-                tl.store(dq + j * D + d, so_far + tl.sum(dt * sign, 1), mask=j < n)
-        else:
-            if SQUARED:
-                sum_q2 += tl.sum(dt, 1)
-                dt = -2 * dt
-            keys = tl.load(k + i[:, None] * D + c[None, :], mask=(i[:, None] < n) & (c[None, :] < D), other=0.0)
-            sum_q += tl.dot(dt, keys, input_precision="ieee")
-    if not L1:
-        tl.store(dq + j[:, None] * D + c[None, :], sum_q, mask=(j[:, None] < n) & (c[None, :] < D))
-    tl.store(dq2 + j, sum_q2, mask=j < n)
-    tl.store(dalpha + j, sum_alpha, mask=j < n)
+def _key(q: Tensor, v: Tensor, kernel: Kernel) -> tuple[Any, ...]:
+    return type(kernel), repr(kernel), v.dtype, q.shape[1], v.shape[1], q.device
 
 
-@triton.jit
-def _backward_keys(q, k, v, q2, k2, b, alpha_at, lse, do, taken, dk, dk2, db, n, D: tl.constexpr,
-                   D_PAD: tl.constexpr, DV: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr,
-                   KIND: tl.constexpr, L1: tl.constexpr, SQUARED: tl.constexpr, HAS_B: tl.constexpr):  # fmt: skip
-    """One program: BLOCK keys; their gradients and those of the key term."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    c = tl.arange(0, D_PAD)
-    alpha = tl.load(alpha_at)
-    sum_k = tl.zeros((BLOCK, D_PAD), tl.float32)
-    sum_k2 = tl.zeros((BLOCK,), tl.float32)
-    sum_b = tl.zeros((BLOCK,), tl.float32)
-    for start in range(0, n, BLOCK):
-        j = start + tl.arange(0, BLOCK)
-        beta, t, value = _beta(q, k, q2, k2, b, alpha, lse, j, i, n, D, D_PAD, KIND, L1, SQUARED, HAS_B)
-        ds = _score_gradient(do, v, taken, beta, j, i, n, DV, CHUNK)
-        sum_b += tl.sum(ds, 0)
-        slope_t, _ = _slopes(t, value, alpha, KIND)
-        dt = ds * slope_t
-        if L1:
-            for d in range(D):
-                one_q = tl.load(q + j * D + d, mask=j < n, other=0.0)
-                one_k = tl.load(k + i * D + d, mask=i < n, other=0.0)
-                difference = one_k[None, :] - one_q[:, None]
-                sign = tl.where(difference > 0, 1.0, tl.where(difference < 0, -1.0, 0.0))
-                so_far = tl.load(dk + i * D + d, mask=i < n, other=0.0)
-                tl.store(dk + i * D + d, so_far + tl.sum(dt * sign, 0), mask=i < n)
-        else:
-            if SQUARED:
-                sum_k2 += tl.sum(dt, 0)
-                dt = -2 * dt
-            queries = tl.load(q + j[:, None] * D + c[None, :], mask=(j[:, None] < n) & (c[None, :] < D), other=0.0)
-            sum_k += tl.dot(tl.trans(dt), queries, input_precision="ieee")
-    if not L1:
-        tl.store(dk + i[:, None] * D + c[None, :], sum_k, mask=(i[:, None] < n) & (c[None, :] < D))
-    tl.store(dk2 + i, sum_k2, mask=i < n)
-    tl.store(db + i, sum_b, mask=i < n)
+@dataclass(frozen=True)
+class Launch:
+    """Bags that are computed with one form of the statistic: what every program gets."""
+
+    inputs: tuple[Tensor, ...]  # q, k (N, d), v (N, d_v), ‖q‖², ‖k‖² and key term (N,), α
+    table: Tensor  # (P, 3), see programs
+    constants: dict[str, Any]
+    form: int
 
 
-@triton.jit
-def _backward_values(q, k, q2, k2, b, alpha_at, lse, do, dv, n, D: tl.constexpr, D_PAD: tl.constexpr,
-                     DV: tl.constexpr, CHUNK: tl.constexpr, BLOCK: tl.constexpr, KIND: tl.constexpr,
-                     L1: tl.constexpr, SQUARED: tl.constexpr, HAS_B: tl.constexpr):  # fmt: skip
-    """One program: BLOCK values, CHUNK of their columns."""
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    c = tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
-    alpha = tl.load(alpha_at)
-    sum_v = tl.zeros((BLOCK, CHUNK), tl.float32)
-    for start in range(0, n, BLOCK):
-        j = start + tl.arange(0, BLOCK)
-        beta, _, _ = _beta(q, k, q2, k2, b, alpha, lse, j, i, n, D, D_PAD, KIND, L1, SQUARED, HAS_B)
-        rows = tl.load(do + j[:, None] * DV + c[None, :], mask=(j[:, None] < n) & (c[None, :] < DV), other=0.0)
-        sum_v += tl.dot(tl.trans(beta).to(rows.dtype), rows, input_precision="ieee")
-    tl.store(dv + i[:, None] * DV + c[None, :], sum_v, mask=(i[:, None] < n) & (c[None, :] < DV))
-
-
-def triton_attention(q: Tensor, k: Tensor, v: Tensor, kernel: Kernel, alpha: Tensor) -> Tensor:
-    """One bag: q, k (n, d) and v (n, d_v) give o (n, d_v); as `blockwise_attention`, on CUDA."""
-    with torch.autocast(q.device.type, enabled=False):
-        wide = torch.float32  # of scores and sums; the products with values run in their own type
-        q, k, alpha = q.to(wide), k.to(wide), alpha.to(wide)
-        b = kernel.key_term(k, alpha)  # (n,)
-        q2 = k2 = None
-        if kernel.statistic == "squared_distance":
-            mean = k.detach().mean(0)  # subtracted, or squares far from the origin would swamp the distances
-            q, k = q - mean, k - mean
-            q2, k2 = q.square().sum(1), k.square().sum(1)  # (n,), (n,); autograd brings their gradients back
-        return _Attention.apply(q, k, v, q2, k2, b, alpha, kernel)  # type: ignore[no-any-return]
-
-
-class _Attention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, q2: Tensor | None, k2: Tensor | None, b: Tensor | None,
-                alpha: Tensor, kernel: Kernel) -> Tensor:  # fmt: skip
-        n, dv = v.shape
-        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
-        o, lse = torch.empty_like(v), q.new_empty(n)
-        options = _options(q, v, b, kernel)
-        nothing = q  # a pointer that is not read
-        tensors = (q, k, v, nothing if q2 is None else q2, nothing if k2 is None else k2, nothing if b is None else b)
-        _forward[triton.cdiv(n, BLOCK), triton.cdiv(dv, CHUNK)](*tensors, alpha, o, lse, n, **options)
-        ctx.save_for_backward(*tensors, alpha, o, lse)
-        ctx.options, ctx.given = options, (q2 is not None, b is not None, kernel.has_alpha)
-        return o
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, q2, k2, b, alpha, o, lse = ctx.saved_tensors
-        squared, has_b, has_alpha = ctx.given
-        n, do = len(v), do.contiguous()
-        taken = (do.float() * o.float()).sum(1)  # (n,)
-        dq, dk, dv = torch.zeros_like(q), torch.zeros_like(k), torch.empty_like(v)
-        dq2, dk2, db, dalpha = (q.new_empty(n) for _ in range(4))
-        blocks, chunks = triton.cdiv(n, BLOCK), triton.cdiv(v.shape[1], CHUNK)
-        inputs = (q, k, v, q2, k2, b, alpha, lse, do, taken)
-        _backward_queries[blocks,](*inputs, dq, dq2, dalpha, n, **ctx.options)
-        _backward_keys[blocks,](*inputs, dk, dk2, db, n, **ctx.options)
-        _backward_values[blocks, chunks](q, k, q2, k2, b, alpha, lse, do, dv, n, **ctx.options)
-        squares = (dq2, dk2) if squared else (None, None)
-        return dq, dk, dv, *squares, db if has_b else None, dalpha.sum() if has_alpha else None, None
-
-
-def _options(q: Tensor, v: Tensor, b: Tensor | None, kernel: Kernel) -> dict[str, Any]:
-    """What the kernels are compiled for."""
-    d = q.shape[1]
-    return {
-        "D": d, "D_PAD": max(16, triton.next_power_of_2(d)), "DV": v.shape[1], "CHUNK": CHUNK, "BLOCK": BLOCK,
-        "KIND": _kind(kernel).value, "L1": kernel.statistic == "l1_distance",
-        "SQUARED": kernel.statistic == "squared_distance", "HAS_B": b is not None,
+def launches(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, offsets: Tensor, kernel: Kernel) -> list[Launch]:
+    """One launch; of squared distances two, the second for bags whose groups lie too far apart for matrix products."""
+    q, k, v, alpha = q.float().contiguous(), k.float().contiguous(), v.contiguous(), alpha.float()
+    b = kernel.key_term(k, alpha)  # (N,)
+    form, nothing = FORMS[kernel.statistic], q  # a pointer that is not read
+    chosen = functions(kernel)
+    assert chosen is not None
+    constants = {
+        "D": q.shape[1], "D_PAD": max(16, triton.next_power_of_2(q.shape[1])), "DV": v.shape[1], "M": M,
+        "PHI": chosen[0], "SLOPES": chosen[1], "HAS_B": b is not None, "PRECISION": precision(capability_of(q.device)),
     }  # fmt: skip
+    key_term = nothing if b is None else b.contiguous()
+    raw = (q, k, v, nothing, nothing, key_term, alpha)
+    every = torch.ones(len(offsets) - 1, dtype=torch.bool, device=q.device)
+    if form != programs.SQUARED.value:
+        return [Launch(raw, table(offsets, len(q), every), constants, form)]
+    mean = segment_mean(k, offsets).repeat_interleave(offsets.diff(), 0, output_size=len(k))  # (N, d)
+    cq, ck = q - mean, k - mean
+    q2, k2 = cq.square().sum(1), ck.square().sum(1)  # (N,), (N,)
+    near = segment_max(q2, offsets) + segment_max(k2, offsets) <= largest_spread(kernel, alpha)  # (B,)
+    centred = (cq, ck, v, q2, k2, key_term, alpha)
+    return [
+        Launch(centred, table(offsets, len(q), near), constants, form),
+        Launch(raw, table(offsets, len(q), ~near), constants, EXACT),
+    ]
 
 
-def _kind(kernel: Kernel) -> Any:
-    match kernel:
-        case RBF():
-            return LOG_RBF if kernel.log_scores else RBF_
-        case InverseQuadratic():
-            return LOG_IQ if kernel.log_scores else IQ
-        case Module():
-            return MODULE if kernel.norm == "euclidean" else L1_MODULE
-    return LAPLACE if kernel.statistic == "l1_distance" else DOT
+def table(offsets: Tensor, n: int, wanted: Tensor) -> Tensor:
+    """Begin and end of its bag and the bag's first block, for each block of M instances: int32 (P, 3).
+
+    P is the most blocks that n instances in B bags can have, so that nobody need wait to know how many there are. A
+    block beyond the last, and one of a bag that is not wanted (B,), has an empty bag.
+    """
+    bags = len(offsets) - 1
+    numbers = torch.arange(n // M + bags, device=offsets.device)  # (P,)
+    blocks = (offsets.diff() + M - 1) // M  # (B,)
+    ends = blocks.cumsum(0)  # (B,)
+    bag = torch.searchsorted(ends, numbers, right=True)  # (P,), B beyond the last
+    real = bag < bags
+    bag = bag.clamp_max(bags - 1)
+    begin, first = offsets[bag], (ends - blocks)[bag]
+    end = torch.where(real & wanted[bag], offsets[bag + 1], begin)
+    return torch.stack([begin, end, first], 1).int()  # (P, 3)
+
+
+def forward(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, offsets: Tensor, kernel: Kernel) -> tuple[Tensor, Tensor]:
+    """q, k (N, d) and v (N, d_v) give o (N, d_v) and the log Σ exp of the scores of each query, (N,)."""
+    if q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError('backend: "triton" needs a GPU, and q is on cpu; "auto" takes what the machine has')
+    try:
+        o, lse = v.new_empty(v.shape), torch.empty_like(q[:, 0], dtype=torch.float32)
+        for launch in launches(q, k, v, alpha, offsets, kernel):
+            size = tiles("forward", launch.form, v.shape[1])
+            grid = len(launch.table), triton.cdiv(v.shape[1], size["C"])
+            given = _only(programs.forward, launch.constants)
+            programs.forward[grid](*launch.inputs, launch.table, o, lse, FORM=launch.form, **given, **size)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # of many kinds: too little shared memory, a compiler that is missing or gives up
+        failed.add(_key(q, v, kernel))
+        warnings.warn(f"{kernel!r} cannot be launched here, blockwise is slower: {str(error)[:300]}", stacklevel=2)
+        return BLOCKWISE.forward(q, k, v, alpha, offsets, kernel)
+    return o, lse
+
+
+def backward(
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, offsets: Tensor, o: Tensor, lse: Tensor, kernel: Kernel
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v and α from that of o, (N, d_v), and what `forward` returned."""
+    if _key(q, v, kernel) in failed:
+        return BLOCKWISE.backward(do, q, k, v, alpha, offsets, o, lse, kernel)
+    try:
+        sums = _backward(do, q, k, v, alpha, offsets, o, lse, kernel)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:
+        failed.add(_key(q, v, kernel))
+        warnings.warn(f"{kernel!r} cannot be launched here, blockwise is slower: {str(error)[:300]}", stacklevel=2)
+        return BLOCKWISE.backward(do, q, k, v, alpha, offsets, o, lse, kernel)
+    dq, dk, dv, db, dalpha = sums
+    if kernel.key_term(k[:1], alpha) is not None:
+        more_k, more_alpha = torch.func.vjp(lambda k, alpha: kernel.key_term(k.float(), alpha), k, alpha)[1](db)
+        dk, dalpha = dk + more_k, dalpha + more_alpha
+    return dq.to(q.dtype), dk.to(k.dtype), dv.to(v.dtype), dalpha.to(alpha.dtype)
+
+
+def _backward(
+    do: Tensor, q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, offsets: Tensor, o: Tensor, lse: Tensor, kernel: Kernel
+) -> tuple[Tensor, ...]:
+    """Gradients of q and k (N, d), v (N, d_v), key term (N,) and α, in float32."""
+    n, do = len(q), do.contiguous()
+    taken = (do.float() * o.float()).sum(1)  # (N,)
+    zeros = partial(torch.zeros, dtype=torch.float32, device=q.device)
+    dq, dk, dv, db, dalpha = zeros(q.shape), zeros(k.shape), zeros(v.shape), zeros(n), zeros(())
+    for launch in launches(q, k, v, alpha, offsets, kernel):
+        count = len(launch.table)  # of blocks
+        blocks = min(count, max(1, STRIPE // (M * n)))  # of a stripe
+        parts = min(count, triton.cdiv(PROGRAMS, blocks))  # of the keys
+        beta, dt = v.new_empty(blocks * M, n), zeros(blocks * M, n)  # (stripe, N)
+        alphas, of_part = zeros(count, parts), zeros(parts, n, q.shape[1])
+        for stripe in range(0, count, blocks):
+            here = min(blocks, count - stripe)
+            key_terms = zeros(here if launch.constants["HAS_B"] else 1, n)  # (blocks, N)
+            _pairs(launch, (here, parts), (lse, do, taken, beta, dt, key_terms, alphas, stripe, n))
+            db += key_terms.sum(0)
+            cq, ck, form = *launch.inputs[:2], launch.form
+            _gather(launch, form, dt, cq, ck, of_part, stripe, here, parts)
+            _gather(launch, form, dt, ck, cq, dk, stripe, here)
+            _gather(launch, programs.DOT.value, beta, do, do, dv, stripe, here)
+        dq, dalpha = dq + of_part.sum(0), dalpha + alphas.sum()
+    return dq, dk, dv, db, dalpha
+
+
+def _pairs(launch: Launch, grid: tuple[int, int], rest: tuple[Any, ...]) -> None:
+    size = tiles("pairs", launch.form, launch.constants["DV"])
+    given = _only(programs.pairs, launch.constants)
+    scale = scale_of(launch.inputs[2].dtype)
+    programs.pairs[grid](*launch.inputs, launch.table, *rest, FORM=launch.form, SCALE=scale, **given, **size)
+
+
+def _gather(
+    launch: Launch, form: int, w: Tensor, x: Tensor, y: Tensor, out: Tensor, stripe: int, blocks: int, parts: int = 0
+) -> None:
+    """Adds Σ w · ∂t/∂x to `out`; of queries, where there are parts, to one tensor for each."""
+    size = tiles("gather", form, y.shape[1])
+    grid = blocks if parts else len(launch.table), triton.cdiv(y.shape[1], size["C"]), max(parts, 1)
+    programs.gather[grid](
+        w, x, y, launch.table, out, blocks, stripe, w.shape[1], len(x), D=y.shape[1], M=M, FORM=form,
+        OF_QUERIES=parts > 0, SCALE=scale_of(w.dtype), PRECISION=launch.constants["PRECISION"], **size,
+    )  # fmt: skip
+
+
+def scale_of(dtype: torch.dtype) -> int:
+    """What β is multiplied with before it is rounded: float16 has no small numbers."""
+    return 1024 if dtype == torch.float16 else 1
+
+
+def _only(program: Any, constants: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in constants.items() if name in program.arg_names}
+
+
+TRITON = Engine(forward, backward)
