@@ -28,7 +28,7 @@ test: book .venv/vnu
 	$(BIN)/pytest -q -n $(CORES) tests
 
 notebooks: .venv/installed
-	$(BIN)/python tools/notebooks.py --workers $(CORES) $$NAMES
+	$(BIN)/python -m tools.notebooks --workers $(CORES) $$NAMES
 
 # Minutes: damaged files of every format, counted by what became of them.
 fuzz: .venv/installed

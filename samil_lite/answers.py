@@ -57,7 +57,7 @@ def difference(value: Any, expected: Any, tolerance: float, strict: bool = True)
 
 def run(f: Function, arguments: Sequence[Any]) -> Any:
     """f of the arguments; an error in it, no result, or changed arguments become a CheckError."""
-    before = [a.detach().clone() if isinstance(a, Tensor) else str(a) for a in arguments]
+    before = [a.detach().clone() if isinstance(a, Tensor) else repr(a) for a in arguments]
     try:
         y = f(*arguments)
     except CheckError:
@@ -80,7 +80,7 @@ def run(f: Function, arguments: Sequence[Any]) -> Any:
 
 def _unchanged(a: Any, before: Any) -> bool:
     if not isinstance(before, Tensor):
-        return bool(str(a) == before)
+        return bool(repr(a) == before)
     return bool(a.shape == before.shape and torch.equal(a.detach().nan_to_num(), before.nan_to_num()))
 
 

@@ -6,6 +6,7 @@ nothing was filled in yet.
 """
 
 from collections.abc import Callable, Sequence
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from samil_lite.bags import Bags
 
 __all__ = [
     "CheckError", "Unanswered", "equal", "holds", "labelled_by", "memory", "no_loop", "permutation_equivariant",
-    "permutation_invariant", "same_function", "weights",
+    "permutation_invariant", "returned", "same_function", "uses", "weights", "without",
 ]  # fmt: skip
 
 Function = Callable[..., Any]
@@ -151,6 +152,43 @@ def same_function(f: Function, reference: Function, *cases: Sequence[Any], what:
     _passed(what or f"values{' and gradients' if gradients else ''} agree with the reference")
 
 
+def returned(f: Function, *arguments: Any, shape: tuple[int, ...] | None = None) -> Any:
+    """What f returns; what goes wrong in it, changed arguments, or a tensor of another shape are hints in words.
+
+    Raises:
+        CheckError: if f fails, changes an argument, or returns no tensor of this shape where one is given.
+        Unanswered: if nothing is filled in.
+    """
+    y = run(f, arguments)
+    if shape is not None and tensor(y, "the result").shape != shape:
+        raise CheckError(f"for {names(f, arguments)}: the shape should be {shape}, not {tuple(y.shape)}")
+    return y
+
+
+def uses(f: Function, name: str) -> None:
+    """The function `name` is called in f, as the task asks for."""
+    if name not in _names_in(f):
+        raise CheckError(f"the task asks for {name}, which is not called")
+    _passed(f"{name} is used")
+
+
+def without(f: Function, *forbidden: str) -> None:
+    """None of these names is used in f: they are what the task wants written anew."""
+    if found := sorted(set(forbidden) & _names_in(f)):
+        raise CheckError(f"the task is to do without {' and '.join(found)}")
+    _passed(f"without {' and '.join(forbidden)}")
+
+
+def _names_in(f: Function) -> set[str]:
+    """All names that a function, and the functions written in it, refer to."""
+    todo, found = [f.__code__], set[str]()
+    while todo:
+        code = todo.pop()
+        found |= {*code.co_names}
+        todo += [c for c in code.co_consts if isinstance(c, CodeType)]
+    return found
+
+
 def no_loop(f: Function, small: Sequence[Any], large: Sequence[Any]) -> None:
     """f makes no more torch operations for large arguments than for small ones: nothing in it loops over them.
 
@@ -193,7 +231,8 @@ def labelled_by(bags: Bags, rule: Callable[[list[int]], bool]) -> None:
 
 def _compare(f: Function, reference: Function, arguments: list[Any], tolerance: float) -> bool:
     """Raises CheckError if f differs from the reference on these arguments; returns whether there were gradients."""
-    leaves = [a.requires_grad_() for a in arguments if isinstance(a, Tensor) and a.is_floating_point()]
+    flat = [x for a in arguments for x in (a if isinstance(a, list) else [a])]
+    leaves = [x.requires_grad_() for x in flat if isinstance(x, Tensor) and x.is_floating_point()]
     expected = reference(*arguments)
     firsts = [y for y in as_list(expected) if isinstance(y, Tensor) and y.requires_grad]
     y = run(f, arguments)
@@ -251,7 +290,7 @@ def _arguments(case: Sequence[Any], dtype: torch.dtype, seed: int) -> list[Any]:
             return torch.randn(a, generator=generator, dtype=torch.float64).to(dtype)
         if isinstance(a, Tensor):
             return a.detach().clone().to(dtype if a.is_floating_point() else a.dtype)
-        return a
+        return [fresh(x) if isinstance(x, Tensor) else x for x in a] if isinstance(a, list) else a
 
     return [fresh(a) for a in case]
 

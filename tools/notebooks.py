@@ -14,7 +14,6 @@ import platform
 import re
 import time
 from concurrent.futures import ProcessPoolExecutor
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,11 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from tools.student_copies import student_copy
+
 ROOT = Path(__file__).parents[1]
 CHAPTERS = ROOT / "notebooks"
 TIMES = ROOT / "book" / "results" / "chapters.json"
-SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION", re.DOTALL | re.MULTILINE)
 
 
 def execute(path: Path) -> float:
@@ -35,7 +35,7 @@ def execute(path: Path) -> float:
     NotebookClient(notebook, timeout=600, record_timing=False, resources={"metadata": {"path": path.parent}}).execute()
     seconds = time.perf_counter() - start
     write(clean(notebook), path)
-    write(student_copy(notebook), path.parent / "student" / path.name)
+    write(student_copy(notebook, path.name), path.parent / "student" / path.name)
     return seconds
 
 
@@ -64,17 +64,6 @@ def merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
     return merged
 
 
-def student_copy(notebook: NotebookNode) -> NotebookNode:
-    """The notebook without outputs and with a stub in place of every solution."""
-    copy = deepcopy(notebook)
-    for cell in copy.cells:
-        if cell.cell_type == "code":
-            cell.source = SOLUTION.sub(r"\1...  # your code here", cell.source)
-            cell.outputs, cell.execution_count = [], None
-        cell.source = re.sub(r"\]\((?=\d\d_\w+\.ipynb|\.\./)", "](../", cell.source)  # links, from one folder down
-    return copy
-
-
 def write(notebook: NotebookNode, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
     part = path.with_suffix(".part")
@@ -101,7 +90,7 @@ def main() -> None:
     paths = [CHAPTERS / f"{name}.ipynb" for name in args.names] or sorted(CHAPTERS.glob("[0-9]*.ipynb"))
     if args.copies:
         for path in paths:
-            write(student_copy(nbformat.read(path, as_version=4)), path.parent / "student" / path.name)
+            write(student_copy(nbformat.read(path, as_version=4), path.name), path.parent / "student" / path.name)
         return
     os.environ["OMP_NUM_THREADS"] = "1"  # as in the test: trained numbers differ a little with the threads
     with ProcessPoolExecutor(args.workers) as pool:

@@ -9,8 +9,10 @@ import nbformat
 import pytest
 
 from tools.repository import slug
+from tools.student_copies import student_copy
 
 ROOT = Path(__file__).parents[2]
+COLAB = "https://colab.research.google.com"
 CHAPTERS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 chapters = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 
@@ -105,10 +107,22 @@ def test_exercises_are_checked_and_stripped_for_students(path):
         check = next(cell for cell in cells[i + 1 :] if cell.cell_type == "code")
         assert "sl.checks." in check.source
     student = read(path.parent / "student" / path.name)
+    nbformat.validate(student)
+    assert student == student_copy(read(path), path.name), "make notebooks, or python -m tools.notebooks --copies"
+    address = f"github/{slug(ROOT)}/blob/main/notebooks"
+    assert f"({COLAB}/{address}/student/{path.name})" in cells[0].source
+    assert re.findall(rf"{COLAB}/\S+\.ipynb", student.cells[0].source) == [f"{COLAB}/{address}/student/{path.name}"]
+    stubs = [cell for cell in student.cells if 'raise NotImplementedError("nothing is filled in yet")' in cell.source]
+    assert len(stubs) == len(exercises)
     assert [c.id for c in student.cells] == [c.id for c in cells]
     for i, cell in enumerate(student.cells):
         assert "SOLUTION" not in cell.source
-        assert not cell.get("outputs")
+        assert "<details>" not in cell.source, "an answer"
+        assert cell.get("execution_count") is None
+        if cell.cell_type == "code":
+            pictures = [o.metadata["image/png"]["alt"] for o in cell.outputs if "image/png" in o.get("data", {})]
+            kept = [o.metadata["image/png"]["alt"] for o in cells[i].outputs if "image/png" in o.get("data", {})]
+            assert pictures == kept, "the pictures to compare with, with their alt text"
         if cell.cell_type == "code" and "!" not in cell.source and "%" not in cell.source:
             compile(cell.source, f"{path.name} cell {i}", "exec")
         if i not in exercises and cell.cell_type == "code":

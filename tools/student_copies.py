@@ -1,0 +1,56 @@
+"""The copies of the chapters that students fill in: stubs for solutions, no answers, the outputs to compare with."""
+
+import re
+from copy import deepcopy
+
+from nbformat import NotebookNode
+
+SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n.*?### END SOLUTION", re.DOTALL | re.MULTILINE)
+STUB = 'raise NotImplementedError("nothing is filled in yet")'
+FOLDED = re.compile(r"<details><summary>(.*?)</summary>\n.*?</details>\n*", re.DOTALL)
+BADGE = re.compile(r"(\[▶ Open in Colab\]\(\S+/blob/main/notebooks/)(\d\d_\w+\.ipynb)\)( · \[for students\]\(\S+?\))?")
+NOTE = (
+    "*This is the copy to work in. Fill in the cells that raise `NotImplementedError`; the check under each says what "
+    "is still wrong. Stored outputs are what comes out when all is right: run a cell to put yours in their place. "
+    "[The chapter]({name}) has a solution of each exercise and the answers to the questions, folded.*"
+)
+
+
+def student_copy(notebook: NotebookNode, name: str) -> NotebookNode:
+    """A chapter with a stub in place of every solution, its own badge, and without answers.
+
+    Args:
+        notebook: the chapter, executed.
+        name: its file, such as 01_bags.ipynb.
+    """
+    copy = deepcopy(notebook)
+    for cell in copy.cells:
+        if cell.cell_type == "code":
+            cell.source = SOLUTION.sub(rf"\1{STUB}", cell.source)
+            cell.execution_count = None
+            for output in cell.outputs:
+                output.pop("execution_count", None)
+                if output.output_type == "execute_result":
+                    output.output_type = "display_data"
+        else:
+            cell.source = without_answers(cell.source, name)
+    first = BADGE.sub(rf"\1student/{name})", copy.cells[0].source)
+    title, _, rest = first.partition("\n")
+    copy.cells[0].source = f"{title}\n\n{NOTE.format(name=name)}\n{rest}"
+    for cell in copy.cells:
+        cell.source = re.sub(r"\]\((?=\d\d_\w+\.ipynb|\.\./)", "](../", cell.source)  # links, from one folder down
+    return copy
+
+
+def without_answers(text: str, name: str) -> str:
+    """Takes the folded answers out of a text cell; a summary that is the question itself stays."""
+
+    def question(fold: re.Match[str]) -> str:
+        return "" if fold[1] in ("Answer", "Answers") else f"{fold[1]}\n\n"
+
+    if not FOLDED.search(text):
+        return text
+    text = FOLDED.sub(question, text)
+    where = f"The answers are folded under the questions of [the chapter]({name}).\n\n"
+    before, recall, after = text.partition("## Recall\n\n")
+    return before + recall + where + after if recall else text.rstrip("\n")
