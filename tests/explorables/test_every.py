@@ -1,6 +1,9 @@
 """Every figure: from disk, in both themes, on a phone, with fingers, without scripts."""
 
 import base64
+import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +25,30 @@ def test_opens_from_disk_on_every_screen_without_a_message(shown, name):
         assert shown.run("return root.querySelector('[aria-live=polite]').textContent.length") > 20
         assert shown.run("return root.host.dataset.theme") == (theme or "light")
         assert shown.run("return document.querySelector('.samil-explorable img').getBoundingClientRect().height") == 0
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The checker of accessibility; `make test` fetches it."""
+    file = Path(__file__).parents[2] / ".venv" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
+    if not file.exists():
+        assert not os.environ.get("CI"), "CI must have npm"
+        pytest.skip("axe-core is not there; make test fetches it where npm is")
+    return file.read_text(encoding="utf-8")
+
+
+@names
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_has_no_violation_that_axe_knows(shown, axe, name, theme):
+    shown.open(f"<h1>Figures</h1>{sl.viz.explorable(name).html}", theme, 390)
+    shown.run(axe)
+    found = shown.browser.execute_async_script(
+        "const done = arguments[0]; axe.run(document.querySelector('.samil-explorable')).then(r => done("
+        "r.violations.map(v => `${v.id}: ${v.nodes.slice(0, 3).map(n => n.html.slice(0, 150)).join(' | ')}`)))"
+    )
+    assert found == []
+    seen = "return [...root.querySelectorAll('*')].filter(x => x.textContent.trim()).length"
+    assert shown.run(seen) > 5  # axe was not looking at an empty box
 
 
 @names
@@ -83,3 +110,23 @@ def test_asks_nobody_and_is_light(name):
 def test_a_name_that_does_not_exist():
     with pytest.raises(ValueError, match="name: unknown figure 'kernel'; did you mean kernels"):
         sl.viz.explorable("kernel")
+
+
+HTML = Path(__file__).parents[2] / "_build" / "html"
+
+
+def test_pages_stay_light():
+    """With their pictures, without what all pages share: no chapter over 1.5 MB, the first page under 400 kB."""
+    if not HTML.exists():
+        pytest.skip("no book in _build/html: run make book")
+    sizes = {page: page.stat().st_size + sum(size_of_pictures(page)) for page in HTML.glob("*/*.html")}
+    chapters = {page.name: size for page, size in sizes.items() if page.parent.name == "notebooks"}
+    assert len(chapters) >= 17
+    assert max(chapters.values()) < 1_500_000, max(chapters, key=chapters.get)
+    assert sizes[HTML / "book" / "explorables.html"] < 1_500_000
+    assert sizes[HTML / "book" / "index.html"] < 400_000
+
+
+def size_of_pictures(page: Path) -> list[int]:
+    links = set(re.findall(r'<img[^>]* src="([^":]+)"', page.read_text(encoding="utf-8")))
+    return [(page.parent / link).stat().st_size for link in links]
