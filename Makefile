@@ -32,6 +32,7 @@ notebooks: .venv/installed
 
 # Minutes: damaged files of every format, counted by what became of them.
 fuzz: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/test_bad_calls.py
 	$(BIN)/python tests/fuzzing.py --workers $(CORES)
 
 repository: .venv/installed

@@ -51,6 +51,9 @@ def one_of(choices: Iterable[str]) -> Rule:
     return Rule(f"one of {', '.join(known)}", lambda x: not isinstance(x, str) or x in known)
 
 
+A_BAG = Rule("Bags, or bags on disk", lambda x: hasattr(x, "n_instances") and not isinstance(x, type))
+
+
 def filled() -> Rule:
     """Of a text, a list or a tensor: not empty."""
     return Rule(" that is not empty", lambda x: len(x.strip() if isinstance(x, str) else x) > 0)
@@ -110,10 +113,10 @@ def check(name: str, value: Any, expected: Expected, default: Any = inspect.Para
     if value is default:
         return value
     kinds, rule = expected
-    for _, read in kinds:
+    for text, read in kinds:
         try:
             found = read(value)
-            if rule is None or found is None or rule.holds(found):
+            if rule is None or text == "None" or rule.holds(found):
                 return found
         except (TypeError, ValueError, OverflowError, RuntimeError):
             continue

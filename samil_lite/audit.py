@@ -13,12 +13,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from samil_lite.arguments import at_least, checked, shown
 from samil_lite.bags import Bags
 from samil_lite.data.synthetic import assumptions
 from samil_lite.metrics import attention_auc, bag_metrics, mean_interval
 from samil_lite.models import MILClassifier
 from samil_lite.pooling import NoisyOrPool
-from samil_lite.segments import segment_rank
+from samil_lite.segments import check_offsets, segment_rank
 from samil_lite.training import fit
 
 UNIT_TESTS: dict[str, Callable[..., tuple[Bags, Bags]]] = {
@@ -29,6 +30,7 @@ UNIT_TESTS: dict[str, Callable[..., tuple[Bags, Bags]]] = {
 }
 
 
+@checked(hidden=at_least(1))
 def mlp(hidden: int = 128) -> nn.Sequential:
     """The encoder of the unit tests: two layers of `hidden` units with ReLU on the 16 numbers of an instance."""
     return nn.Sequential(
@@ -36,11 +38,13 @@ def mlp(hidden: int = 128) -> nn.Sequential:
     )  # fmt: skip
 
 
+@checked(dim=at_least(1))
 def noisy_or(encoder: nn.Module, dim: int) -> MILClassifier:
     """A model that keeps the standard assumption by construction: no instance can make a bag less positive."""
     return MILClassifier(encoder, NoisyOrPool(), dim, instance_level=True)
 
 
+@checked(seed=at_least(0), n_train=at_least(1), n_test=at_least(1), epochs=at_least(1), bags_per_step=at_least(1))
 def unit_test(
     build: Callable[[], nn.Module],
     name: str,
@@ -92,6 +96,7 @@ def unit_test(
     return row
 
 
+@checked()
 def verdict(name: str, train_auc: Sequence[float], test_auc: Sequence[float]) -> str:
     r"""What the AUCs of several seeds say of a model, by rule.
 
@@ -117,11 +122,13 @@ def verdict(name: str, train_auc: Sequence[float], test_auc: Sequence[float]) ->
     return "respects it" if low > (0.5 + train) / 2 else "undecided"
 
 
+@checked(bags_per_step=at_least(1))
 def logits(model: nn.Module, bags: Bags, bags_per_step: int = 32) -> Tensor:
     """Logits (B,) of any module that maps `Bags` to them, without gradients, in evaluation mode, on the CPU."""
     return _outputs(model, bags, bags_per_step)[0]
 
 
+@checked(seed=at_least(0))
 def invariances(model: nn.Module, bags: Bags, seed: int = 0) -> pd.DataFrame:
     """Changes that should not change a verdict: how far probabilities move, and how many verdicts turn.
 
@@ -160,6 +167,7 @@ def invariances(model: nn.Module, bags: Bags, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@checked()
 def without(bags: Bags, removed: Tensor) -> tuple[Bags, Tensor]:
     """The bags without some of their instances, and which bags are left: a bag that loses all is dropped.
 
@@ -189,6 +197,7 @@ def without(bags: Bags, removed: Tensor) -> tuple[Bags, Tensor]:
     ), left  # fmt: skip
 
 
+@checked()
 def removal(model: nn.Module, bags: Bags, key: Tensor) -> dict[str, float]:
     """The counterfactual: what does a model say of positive bags once their key instances are gone?
 
@@ -220,6 +229,7 @@ def removal(model: nn.Module, bags: Bags, key: Tensor) -> dict[str, float]:
     }
 
 
+@checked()
 def removal_curve(
     model: nn.Module,
     bags: Bags,
@@ -251,6 +261,7 @@ def removal_curve(
     return pd.DataFrame(rows)
 
 
+@checked()
 def attribution(model: nn.Module, bags: Bags, method: str) -> Tensor:
     r"""A number for each instance that says how much it raises the logit of its bag, by one of three methods.
 
@@ -279,6 +290,7 @@ def attribution(model: nn.Module, bags: Bags, method: str) -> Tensor:
     raise ValueError(f"method: expected 'attention', 'gradient' or 'leave-one-out', got {method!r}")
 
 
+@checked()
 def agreement(scores: Sequence[Tensor], offsets: Tensor, key: Tensor | None = None) -> pd.DataFrame:
     """Do trainings that differ in their seed look at the same instances, and does one look the other way?
 
@@ -297,6 +309,10 @@ def agreement(scores: Sequence[Tensor], offsets: Tensor, key: Tensor | None = No
     """
     if len(scores) < 2:
         raise ValueError(f"scores: expected those of two trainings or more, got {len(scores)}")
+    for i, s in enumerate(scores):
+        check_offsets(offsets, len(s))
+        if s.ndim != 1 or not s.isfinite().all():
+            raise ValueError(f"scores[{i}]: expected finite numbers of shape (N,), got {shown(s)}")
     places = [segment_rank(s, offsets).double() for s in scores]
     sizes = offsets.diff()
     auc = None if key is None else [float(np.nanmean(attention_auc(s, key, offsets))) for s in scores]

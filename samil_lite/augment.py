@@ -4,13 +4,13 @@ The modules act in training mode only and draw from PyTorch's generator, which `
 run repeats them. Images have numbers in [0, 1] and the shape (n, 3, s, s); every patch gets its own change.
 """
 
-import math
 import warnings
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from samil_lite.arguments import at_least, checked
 from samil_lite.bags import Bags
 from samil_lite.extras import from_extra
 
@@ -32,10 +32,9 @@ class StainJitter(nn.Module):
     to_stains: Tensor
     to_colours: Tensor
 
+    @checked(std=at_least(0))
     def __init__(self, std: float = 0.02) -> None:
         super().__init__()
-        if not 0 <= std < math.inf:
-            raise ValueError(f"std: expected a number of at least 0, got {std}")
         with from_extra("histology", "StainJitter needs scikit-image"):
             from skimage.color import hed_from_rgb, rgb_from_hed
         self.std = std
@@ -77,6 +76,7 @@ class Dihedral(nn.Module):
         return x
 
 
+@checked()
 def normalise_lab(bags: Bags) -> Bags:
     """Gives every bag the same mean and deviation of each Lab channel, which takes out the strength of its staining.
 

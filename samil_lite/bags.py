@@ -14,6 +14,7 @@ from samil_lite.segments import bag_index, check_offsets, pad
 Array = Tensor | np.ndarray
 Key = int | slice | Sequence[int] | Array  # what bags are chosen by
 TENSOR = expected_of(Tensor)
+BATCHES = expected_of(Sequence[Any])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -143,7 +144,7 @@ class Bags:
     @staticmethod
     def cat(batches: Sequence["Bags"]) -> "Bags":
         """One batch with the bags of all `batches`, in order. A field that one of them lacks is dropped."""
-        batches = list(batches)
+        batches = batches if isinstance(batches, list | tuple) else list(check("batches", batches, BATCHES))
         if not batches:
             raise ValueError("batches: expected at least one batch, got an empty list")
         for i, batch in enumerate(batches):

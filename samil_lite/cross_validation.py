@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from samil_lite.arguments import A_BAG, at_least, checked
 from samil_lite.building import describe, differences
 from samil_lite.checkpoints import History
 from samil_lite.encoders import Standardise
@@ -54,6 +55,7 @@ class CrossValidation:
         return [History(**card_of(model).training["history"]) for model in self.models]  # type: ignore[index]
 
 
+@checked(seed=at_least(0), bags=A_BAG)
 def cross_validate(
     bags: Any,
     build: Build,
@@ -258,7 +260,8 @@ def as_folds(bags: Any, folds: int | str | Path | Sequence[Any], groups: list[st
     return fold
 
 
-def make_folds(labels: Tensor, n_folds: int, seed: int, groups: Sequence[str] | None = None) -> Tensor:
+@checked(n_folds=at_least(2), seed=at_least(0))
+def make_folds(labels: Tensor, n_folds: int, seed: int, groups: Sequence[Any] | None = None) -> Tensor:
     """A number of 0 … n_folds − 1 for each bag, shape (B,), classes spread evenly; a group is never divided.
 
     Raises:

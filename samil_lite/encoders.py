@@ -136,6 +136,7 @@ class Standardise(nn.Module):
     mean: Tensor
     deviation: Tensor
 
+    @checked(width=at_least(1))
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = self.out_features = width

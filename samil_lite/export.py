@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from samil_lite.arguments import A_BAG, above, checked
 from samil_lite.heatmap import Values, as_maps, places, size_of_patches
 from samil_lite.one_bag import OneBag, onnx
 from samil_lite.writing import write_atomically
@@ -17,6 +18,7 @@ __all__ = ["OneBag", "csv", "geojson", "onnx"]
 KINDS = ("detection", "annotation", "tile")
 
 
+@checked(patch_size=above(0), bag=A_BAG)
 def geojson(
     bag: Any,
     values: Values,
@@ -85,6 +87,7 @@ def geojson(
     return Path(path)
 
 
+@checked(patch_size=above(0), bag=A_BAG)
 def csv(bag: Any, values: Values, path: str | Path, *, patch_size: float | None = None) -> Path:
     """Writes a row for each patch: x, y, size and its numbers. Arguments and errors as in `geojson`."""
     maps, side, corners = _named(bag, values), size_of_patches(bag, patch_size), places(bag)

@@ -11,12 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from samil_lite.arguments import A_BAG, above, at_least, checked
+
 Values = Tensor | np.ndarray | Mapping[str, Tensor | np.ndarray]
 LARGEST = 2000  # cells of a map in each direction
 FRAME = "#d55e00"  # orange of the colour-blind palette
 LABELS = {"raw": "attention", "even": "attention, in units of the even weight", "percentile": "percentile of the slide"}
 
 
+@checked(patch_size=above(0), mpp=above(0), bag=A_BAG)
 def heatmap(
     bag: Any,
     values: Values,
@@ -92,6 +95,7 @@ def heatmap(
     return figure
 
 
+@checked(bag=A_BAG)
 def describe_heatmap(bag: Any, values: Values) -> str:
     """Alt text for `heatmap`: how concentrated the numbers are, and where the largest lies."""
     corners = places(bag)
@@ -109,6 +113,7 @@ def describe_heatmap(bag: Any, values: Values) -> str:
     return f"Map of {len(corners)} patches of a slide, coloured by a number. " + "; ".join(parts) + "."
 
 
+@checked(patch=at_least(0), bag=A_BAG)
 @torch.no_grad()
 def beta_row(model: Any, bag: Any, patch: int) -> Tensor:
     """β of one patch, shape (n,): how much it looks at each patch of its slide. For models with self-attention.

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from samil_lite.arguments import at_least, checked
 from samil_lite.bags import Bags, Key, chosen_bags
 from samil_lite.segments import segment_rank
 
@@ -46,6 +47,7 @@ class Limited:
         max_instances: the most instances of a bag.
     """
 
+    @checked(max_instances=at_least(1))
     def __init__(self, bags: Any, max_instances: int) -> None:
         if not hasattr(bags, "sizes"):
             raise ValueError(f"max_instances: expected bags that know their sizes, got {type(bags).__name__}")

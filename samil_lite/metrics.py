@@ -43,6 +43,12 @@ def check_labels(labels: Tensor | None, n_classes: int) -> Tensor:
 
 def bag_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean over bags of the negative log-likelihood: binary for logits (B,), categorical for (B, C)."""
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise ValueError(f"logits: expected a floating-point tensor (B,) or (B, C), got {shown(logits)}")
+    if not isinstance(labels, Tensor) or labels.layout != torch.strided or labels.is_complex():
+        raise ValueError(f"labels: expected a tensor of one number for each bag, got {shown(labels)}")
+    if labels.shape[:1] != logits.shape[:1]:
+        raise ValueError(f"labels: expected {len(logits)}, one for each row of logits, got {shown(labels)}")
     if logits.ndim == 1:
         return torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
     return torch.nn.functional.cross_entropy(logits, labels.long())

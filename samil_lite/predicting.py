@@ -13,12 +13,14 @@ import pandas as pd
 import torch
 from torch import nn
 
+from samil_lite.arguments import A_BAG, above, checked
 from samil_lite.saving import Card, Ensemble, card_of, log_probabilities
 from samil_lite.training import predict
 
 P = "p_"  # before the name of a class, in the column of its probability
 
 
+@checked(temperature=above(0), bags=A_BAG)
 def predictions(
     models: nn.Module | Sequence[nn.Module],
     bags: Any,
@@ -134,6 +136,7 @@ def _labels_in(bags: Any, classes: tuple[str, ...]) -> np.ndarray:
     return labels
 
 
+@checked()
 def by_group(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a row for each group: the mean of its bags' probabilities, decided anew.
 

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from samil_lite.arguments import at_least, checked
 from samil_lite.bags import Bags
 from samil_lite.building import construct, describe, differences
 from samil_lite.models import MILOutput
@@ -145,6 +146,7 @@ def attach(model: nn.Module, card: Card) -> nn.Module:
     return model
 
 
+@checked(width=at_least(1))
 def save(
     model: nn.Module | Sequence[nn.Module],
     path: str | Path,
@@ -199,6 +201,7 @@ def save(
     return _write(Path(path), tensors, about)
 
 
+@checked()
 def load(path: str | Path, model: nn.Module | None = None, device: torch.device | str = "cpu") -> nn.Module:
     """Loads what `save` wrote: the model, or the `Ensemble` of several, in evaluation mode and with its card.
 

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from samil_lite.arguments import at_least, between, checked
 from samil_lite.predicting import P, by_group, class_names
 from samil_lite.saving import log_probabilities
 
@@ -75,6 +76,7 @@ def choose_threshold(p: Any, positive: Any, rule: str | float = "half") -> float
     return float(cuts[best[len(best) // 2]])
 
 
+@checked()
 def choose_temperature(logits: Tensor, labels: Tensor) -> float:
     r"""The T > 0 of the lowest mean loss of logits / T, from bags kept for this; it changes no order of bags.
 
@@ -100,6 +102,7 @@ def choose_temperature(logits: Tensor, labels: Tensor) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-3.0, 3.0), method="bounded").x))
 
 
+@checked(level=between(0, 1, ends=False), resamples=at_least(100), seed=at_least(0))
 def score_table(table: pd.DataFrame, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Scores of a table of predictions, with intervals, by bag and, where there are groups, by group.
 

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from samil_lite.arguments import checked
 from samil_lite.bags import Bags, Key, chosen_bags
 from samil_lite.data.layouts import Header, read_into
 from samil_lite.data.layouts import read_header as _header
@@ -189,6 +190,7 @@ class FeatureBags:
         )
 
 
+@checked()
 def feature_bags(
     folder: str | Path,
     table: str | Path | pd.DataFrame,

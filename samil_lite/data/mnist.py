@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from scipy.special import gammaln
 
+from samil_lite.arguments import at_least, checked
 from samil_lite.bags import Bags
 from samil_lite.data.arrays import read_npz
 from samil_lite.data.download import fetch
@@ -33,6 +34,7 @@ CACHED = 400  # digits of the largest bag whose table is kept; it has about a mi
 Pool = tuple[np.ndarray, np.ndarray]  # images (n, 28, 28) and digits (n,), both uint8
 
 
+@checked(seed=at_least(0))
 def mnist_bags(
     assumption: str = "standard",
     n_bags: int = 200,

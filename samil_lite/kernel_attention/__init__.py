@@ -69,6 +69,8 @@ def kernel_attention(
         ValueError: if shapes, types or offsets do not fit together, or kernel or backend do not exist.
     """
     kernel = as_kernel(kernel)
+    if return_weights not in (True, False):
+        raise ValueError(f"return_weights: expected True or False, got {return_weights!r}")
     if backend not in BACKENDS:
         raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
     offsets = one_bag(q) if offsets is None else offsets

@@ -11,12 +11,14 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from samil_lite.arguments import at_least, checked
 from samil_lite.bags import Bags
 
 FEATURES = 16
 Counts = dict[str, Tensor]  # of each kind of instance, its number in each bag, shape (n,)
 
 
+@checked(n_train=at_least(1), n_test=at_least(1), seed=at_least(0))
 def single_concept(n_train: int = 10_000, n_test: int = 1_000, seed: int = 0, *, committed: bool = False,
                    size: int | None = None) -> tuple[Bags, Bags]:  # fmt: skip
     """Positive bags hold an indicator; poison is in every negative bag in training, in every positive one in the test.
@@ -48,6 +50,7 @@ def single_concept(n_train: int = 10_000, n_test: int = 1_000, seed: int = 0, *,
     return _trial(draw, kinds, n_train, n_test, seed, size)
 
 
+@checked(n_train=at_least(1), n_test=at_least(1), seed=at_least(0))
 def multi_concept(n_train: int = 10_000, n_test: int = 1_000, seed: int = 0, *, committed: bool = False,
                   size: int | None = None) -> tuple[Bags, Bags]:  # fmt: skip
     """Positive bags hold concepts A and B; poison goes with negative bags in training, with positive in the test.
@@ -77,6 +80,7 @@ def multi_concept(n_train: int = 10_000, n_test: int = 1_000, seed: int = 0, *, 
     return _trial(draw, kinds, n_train, n_test, seed, size)
 
 
+@checked(n_train=at_least(1), n_test=at_least(1), seed=at_least(0))
 def false_frequency(n_train: int = 10_000, n_test: int = 1_000, seed: int = 0, *, committed: bool = False,
                     size: int | None = None) -> tuple[Bags, Bags]:  # fmt: skip
     """A bag is positive if it holds one A and one B; a negative test bag has 35 to 39 copies of one of them.
@@ -105,6 +109,7 @@ def false_frequency(n_train: int = 10_000, n_test: int = 1_000, seed: int = 0, *
     return _trial(draw, kinds, n_train, n_test, seed, size)
 
 
+@checked(n_train=at_least(1), n_test=at_least(1), seed=at_least(0))
 def bag_size(n_train: int = 10_000, n_test: int = 1_000, seed: int = 0) -> tuple[Bags, Bags]:
     """Noise of which positive training bags have 10 to 18 instances, negative ones 1 to 9; the reverse in the test.
 

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
+from samil_lite.arguments import at_least, checked
 from samil_lite.data.musk import COUNTS, WIDTH
 from samil_lite.extras import from_extra
 
 FORMATS = ("h5", "pt", "mixed")
 
 
+@checked(n_bags=at_least(1), width=at_least(1), mean_size=at_least(2), seed=at_least(0))
 def write_features(
     folder: str | Path,
     n_bags: int = 8,
@@ -67,6 +69,7 @@ def write_features(
     return folder
 
 
+@checked(seed=at_least(0))
 def write_musk(folder: str | Path, number: int = 1, shift: float = 150.0, seed: int = 0) -> Path:
     """Writes a synthetic stand-in for musk1 or musk2. Not real data, but of the same shape and number of bags.
 

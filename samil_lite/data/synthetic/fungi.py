@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from samil_lite.arguments import at_least, checked
 from samil_lite.data.fungi import FOREGROUND, SPECIES
 
 BRIGHT = np.array([222, 214, 226], np.float32)  # an empty slide
 
 
+@checked(n_images=at_least(1), seed=at_least(0))
 def write_difas(
     folder: str | Path,
     n_images: int = 2,

@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from samil_lite.arguments import at_least, checked
 from samil_lite.data.histology import NUCLEI
 
 PINK, PURPLE = np.array([225, 180, 205]), np.array([110, 70, 150])
 
 
+@checked(n_images=at_least(1), seed=at_least(0))
 def write_colon(folder: str | Path, n_images: int = 6, side: int = 120, n_nuclei: int = 12, seed: int = 0) -> Path:
     """Writes a synthetic stand-in for CRCHistoPhenotypes: square images with dots for nuclei. Not real data.
 
@@ -48,6 +50,7 @@ def write_colon(folder: str | Path, n_images: int = 6, side: int = 120, n_nuclei
     return folder
 
 
+@checked(n_images=at_least(1), seed=at_least(0))
 def write_breast(folder: str | Path, n_images: int = 6, size: tuple[int, int] = (96, 64), seed: int = 0) -> Path:
     """Writes a synthetic stand-in for the UCSB images: dots on pink, the left edge white. Not real data.
 

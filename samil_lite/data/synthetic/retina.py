@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from samil_lite.arguments import at_least, checked
 from samil_lite.data.retina import BASES, CORRECTED_GRADES, DUPLICATES
 
 DEPARTMENTS = {"1": "Department 1", "2": "Department 2", "3": "Department 3"}
@@ -16,6 +17,7 @@ WIDTHS = {"1": 1.5, "2": 1.505, "3": 1.5}  # width by height
 SCALES = {"1": 1.0, "2": 1.55, "3": 1.6}  # as the heights 960, 1488, 1536 of the set; which is whose is made up
 
 
+@checked(n_images=at_least(1), height=at_least(1), seed=at_least(0))
 def write_messidor(
     folder: str | Path,
     n_images: int = 2,

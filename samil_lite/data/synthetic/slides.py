@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
+from samil_lite.arguments import at_least, checked
 from samil_lite.data.synthetic.features import _grid
 from samil_lite.extras import from_extra
 
 
+@checked(width=at_least(1), height=at_least(1), seed=at_least(0))
 def write_slide(path: str | Path, width: int = 1200, height: int = 900, seed: int = 0) -> Path:
     """Writes a synthetic whole slide: a tiled TIFF that OpenSlide opens, with a pink oval on pale glass. Not real data.
 
@@ -34,6 +36,7 @@ def write_slide(path: str | Path, width: int = 1200, height: int = 900, seed: in
     return Path(path)
 
 
+@checked(n_slides=at_least(1), n_patients=at_least(1), width=at_least(1), mean_size=at_least(2), seed=at_least(0))
 def write_trident(
     folder: str | Path,
     n_slides: int = 60,
