@@ -19,6 +19,7 @@ from PIL import Image
 import samil_lite as sl
 from samil_lite.explorables import FIGURES
 from tools.notebooks import CHAPTERS, write
+from tools.student_copies import student_copy
 
 FOLDER = Path(sl.__file__).parent / "explorables"
 WIDTH = 720  # of a picture: the column of a page
@@ -87,6 +88,7 @@ def refresh(path: Path) -> int:
             count += 1
     if count:
         write(notebook, path)
+        write(student_copy(notebook, path.name), path.parent / "student" / path.name)
     return count
 
 
