@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from samil_lite.arguments import A_BAG, at_least, checked
+from samil_lite.bags import Bags
 from samil_lite.building import describe, differences
 from samil_lite.checkpoints import History
 from samil_lite.encoders import Standardise
@@ -26,6 +27,7 @@ from samil_lite.scoring import choose_temperature, choose_threshold, score_table
 from samil_lite.training import fit, predict, progress_bar
 
 Build = Callable[[], nn.Module]
+IN_MEMORY = 2**30  # bytes of features up to which bags on disk are read once for each fold, and not at every epoch
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def cross_validate(
     interruptions change the result.
 
     Args:
-        bags: labelled `Bags`, or bags on disk, which stay there: only the bags of a step are read.
+        bags: labelled `Bags`, or bags on disk: up to a gigabyte of features is read once a fold; larger ones stay there
+            and only the bags of a step are read.
         build: makes a model, new at every call, such as
             ``lambda: sl.build("abmilp", nn.Sequential(nn.Linear(768, 128), nn.ReLU()), dim=128)``.
         groups: bags of one group are never divided: a column of the bags' table, such as "patient", or one value for
@@ -140,6 +143,52 @@ def cross_validate(
     return CrossValidation(table, score_table(table), list(models), pd.concat(choosers, ignore_index=True))
 
 
+@dataclass(frozen=True)
+class _Held:
+    """Bags of a disk, read; with the names of theirs that `Bags` have no place for."""
+
+    bags: Bags
+    names: tuple[str, ...]
+    classes: tuple[str, ...] | None
+    contents: str
+
+    @staticmethod
+    def of(bags: Any) -> "_Held":
+        return _Held(bags[:], bags.names, bags.classes, bags.digest())
+
+    def subset(self, mask: Tensor) -> "_Held":
+        names = tuple(name for name, chosen in zip(self.names, mask.tolist(), strict=True) if chosen)
+        return _Held(self.bags[mask], names, self.classes, f"{self.contents} {mask.nonzero().squeeze(1).tolist()}")
+
+    @property
+    def labels(self) -> Tensor | None:
+        return self.bags.labels
+
+    @property
+    def sizes(self) -> Tensor:
+        return self.bags.sizes
+
+    @property
+    def width(self) -> int:
+        return self.bags.instances.shape[1]
+
+    @property
+    def n_instances(self) -> int:
+        return self.bags.n_instances
+
+    def __len__(self) -> int:
+        return len(self.bags)
+
+    def __getitem__(self, key: Any) -> Bags:
+        return self.bags[key]
+
+    def __iter__(self) -> Iterator[Bags]:
+        return iter(self.bags)
+
+    def digest(self) -> str:
+        return self.contents
+
+
 def _run_fold(
     bags: Any, build: Build, fold: Tensor, number: int, group: list[str] | None, settings: dict[str, Any],
     folder: Path | None,
@@ -147,6 +196,8 @@ def _run_fold(
     """The model of one fold, and its tables of the tested bags and of those that chose."""
     test, validation = parts(fold, number, int(fold.max()) + 1, settings["n_validation"])
     path = None if folder is None else folder / f"fold_{number}.safetensors"
+    if hasattr(bags, "paths") and 4 * bags.n_instances * bags.width <= IN_MEMORY:
+        bags = _Held.of(bags)
     if path is not None and path.exists():
         model = _finished(path, build, settings)
     else:

@@ -178,3 +178,11 @@ def test_grouped_folds_are_the_same_on_every_version_of_scikit_learn():
     starts = torch.tensor([0, 1, 3, 6, 10, 15, 21, 28, 36, 45])  # the first bag of each group
     assert fold[starts].tolist() == [2, 1, 0, 1, 2, 1, 0, 0, 1, 2]
     assert fold.bincount().tolist() == [18, 21, 16]
+
+
+def test_bags_that_stay_on_disk_give_the_same(slides, monkeypatch):
+    held = sl.cross_validate(slides, build, groups="patient", folds=3, standardise=True, **FAST)
+    monkeypatch.setattr("samil_lite.cross_validation.IN_MEMORY", 0)
+    on_disk = sl.cross_validate(slides, build, groups="patient", folds=3, standardise=True, **FAST)
+    pd.testing.assert_frame_equal(held.predictions, on_disk.predictions)
+    assert held.models[0].card.classes == on_disk.models[0].card.classes == slides.classes
