@@ -28,7 +28,8 @@ class Bags:
     Args:
         instances: floating point, finite, or bytes (uint8) of images; shape (N, …): N instances in all, any shape each.
         offsets: integers, shape (B + 1,), first 0, last N, ascending.
-        labels: integers ≥ 0 or booleans, shape (B,); None for bags whose label is not known.
+        labels: integers ≥ 0 or booleans, shape (B,); or finite numbers of another kind, shape (B,), or several for each
+            bag, (B, L), for which `fit` has a loss. None for bags whose label is not known.
         instance_labels: integers, shape (N,); None where they are not known. Never used for training.
         coordinates: finite numbers, shape (N, 2), where in its image each instance lies; None where there is no such.
 
@@ -49,10 +50,7 @@ class Bags:
         n = _check_instances("instances", self.instances)
         check_offsets(self.offsets, n)
         if self.labels is not None:
-            _check_integers("labels", self.labels, len(self.offsets) - 1, "one for each bag")
-            object.__setattr__(self, "labels", self.labels.long())
-            if (self.labels < 0).any():
-                raise ValueError(f"labels: expected classes 0, 1, …, got {int(self.labels.min())}")
+            object.__setattr__(self, "labels", _as_labels(self.labels, len(self.offsets) - 1))
         if self.instance_labels is not None:
             _check_integers("instance_labels", self.instance_labels, n, "one for each instance")
         if self.coordinates is not None:
@@ -67,18 +65,23 @@ class Bags:
         labels: Array | Sequence[int] | None = None,
         instance_labels: Sequence[Array] | None = None,
         coordinates: Sequence[Array] | None = None,
+        classes: Sequence[Any] | None = None,
     ) -> "Bags":
         """Batch from a list of bags, one array of shape (n_b, …) each.
 
         Args:
             bags: B arrays that agree in everything but their first dimension.
-            labels: B integers.
+            labels: B labels: classes 0, 1, …, other numbers, or with `classes` any of those.
             instance_labels: B vectors of n_b integers.
             coordinates: B arrays of shape (n_b, 2).
+            classes: what the labels are, in the order of their numbers, such as ("MSS", "MSI-H"), (-1, 1) or (1, 2, 3);
+                the last of two is the positive one.
 
         Raises:
             ValueError: if there is no bag, a bag is empty, or bags do not agree; the message says which.
         """
+        if classes is not None and labels is not None:
+            labels = _numbered(labels, classes)
         tensors = _tensors("bags", bags)
         if not tensors:
             raise ValueError("bags: expected at least one bag, got an empty list")
@@ -96,7 +99,7 @@ class Bags:
         return Bags(
             torch.cat(tensors),
             sizes.cumsum(0).to(tensors[0].device),
-            None if labels is None else check("labels", labels, TENSOR).to(tensors[0].device),
+            None if labels is None else _label_tensor(labels).to(tensors[0].device),
             _flatten("instance_labels", instance_labels, tensors),
             _flatten("coordinates", coordinates, tensors),
         )
@@ -233,7 +236,7 @@ class Bags:
 
     def __repr__(self) -> str:
         shape = "×".join(map(str, self.instances.shape[1:]))
-        classes = "no labels" if self.labels is None else f"labels {dict(_counts(self.labels))}"
+        classes = "no labels" if self.labels is None else _told(self.labels)
         return (
             f"Bags({len(self)} bags of {int(self.sizes.min())} to {int(self.sizes.max())} instances, "
             f"{self.n_instances} in all, {shape} {str(self.instances.dtype).removeprefix('torch.')}, {classes})"
@@ -279,6 +282,14 @@ def _trusted(**values: Tensor | None) -> Bags:
     return bags
 
 
+def _told(labels: Tensor) -> str:
+    if labels.ndim == 2:
+        return f"{labels.shape[1]} labels a bag"
+    if labels.is_floating_point():
+        return f"labels from {labels.min():g} to {labels.max():g}"
+    return f"labels {dict(_counts(labels))}"
+
+
 def _counts(labels: Tensor) -> list[tuple[int, int]]:
     values, counts = labels.unique(return_counts=True)
     return list(zip(values.tolist(), counts.tolist(), strict=True))
@@ -303,6 +314,37 @@ def _check_instances(name: str, x: Tensor) -> int:
 def _check_integers(name: str, x: Tensor, length: int, which: str) -> None:
     if x.is_floating_point() or x.shape != (length,):
         raise ValueError(f"{name}: expected {length} integers, {which}, got {x.dtype} of shape {tuple(x.shape)}")
+
+
+def _numbered(labels: Any, classes: Sequence[Any]) -> list[int]:
+    """The place of each label among the classes."""
+    order, found = list(classes), labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    if isinstance(classes, str) or not order or len(set(order)) < len(order):
+        raise ValueError(f"classes: expected each class once, got {shown(classes)}")
+    if unknown := [label for label in found if label not in order]:
+        raise ValueError(f"labels: expected {', '.join(map(str, order))}, the classes, got {unknown[0]!r}")
+    return [order.index(label) for label in found]
+
+
+def _label_tensor(labels: Any) -> Tensor:
+    try:
+        return check("labels", labels, TENSOR)  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise ValueError(f"{error}; say classes=(…) in the order of their numbers if these are names") from None
+
+
+def _as_labels(x: Tensor, n: int) -> Tensor:
+    """Labels, whole numbers as 64-bit integers, others as 32-bit floats; a single column is a vector."""
+    x = x.squeeze(1) if x.ndim == 2 and x.shape[1] == 1 else x
+    if x.ndim not in (1, 2) or len(x) != n or x.numel() == 0:
+        raise ValueError(f"labels: expected {n} integers, one for each bag, got {x.dtype} of shape {tuple(x.shape)}")
+    if x.is_floating_point():
+        if not x.isfinite().all():
+            raise ValueError("labels: expected finite numbers, got NaN or infinity")
+        return x.float()
+    if (x < 0).any():
+        raise ValueError(f"labels: expected classes 0, 1, …, got {int(x.min())}; number them from 0")
+    return x.long()
 
 
 def _check_coordinates(x: Tensor, n: int) -> None:

@@ -33,6 +33,15 @@ def check_labels(labels: Tensor | None, n_classes: int) -> Tensor:
     if labels is None:
         raise ValueError("labels: expected one for each bag, but these bags have none")
     highest = max(n_classes - 1, 1)
+    if labels.ndim == 2:
+        if labels.shape[1] != n_classes or not ((labels >= 0) & (labels <= 1)).all():
+            raise ValueError(
+                f"labels: for several labels a bag, expected {n_classes} columns (n_classes) of numbers from 0 to 1, "
+                f"got {shown(labels)}"
+            )
+        return labels
+    if not labels.eq(labels.long()).all() or int(labels.min()) < 0:
+        raise ValueError("labels: expected classes 0, 1, …, got other numbers; give `fit` a loss, such as nn.MSELoss()")
     if int(labels.max()) > highest:
         raise ValueError(
             f"labels: a model with n_classes={n_classes} expects 0 to {highest}, got {int(labels.max())}; "
@@ -42,14 +51,17 @@ def check_labels(labels: Tensor | None, n_classes: int) -> Tensor:
 
 
 def bag_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over bags of the negative log-likelihood: binary for logits (B,), categorical for (B, C)."""
+    """Mean over bags of the negative log-likelihood: binary for logits (B,), categorical for (B, C).
+
+    Labels of shape (B, C), several for each bag, are binary each.
+    """
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         raise ValueError(f"logits: expected a floating-point tensor (B,) or (B, C), got {shown(logits)}")
     if not isinstance(labels, Tensor) or labels.layout != torch.strided or labels.is_complex():
         raise ValueError(f"labels: expected a tensor of one number for each bag, got {shown(labels)}")
     if labels.shape[:1] != logits.shape[:1]:
         raise ValueError(f"labels: expected {len(logits)}, one for each row of logits, got {shown(labels)}")
-    if logits.ndim == 1:
+    if logits.ndim == 1 or labels.ndim == 2:
         return torch.nn.functional.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
     return torch.nn.functional.cross_entropy(logits, labels.long())
 

@@ -14,7 +14,8 @@ from samil_lite.arguments import above, at_least, between, checked
 from samil_lite.bags import Bags
 from samil_lite.checkpoints import Checkpoint, History, TrainingRun
 from samil_lite.limits import Limited, steps_within
-from samil_lite.metrics import Metrics, bag_loss, bag_metrics, check_labels
+from samil_lite.losses import Loss, criterion
+from samil_lite.metrics import Metrics, bag_metrics, check_labels
 from samil_lite.models import MILOutput
 from samil_lite.ranks import Ranks, joined
 from samil_lite.reading import batches
@@ -60,6 +61,8 @@ def fit(
     gamma_weight_decay: float | None = None,
     patience: int | None = None,
     max_instances: int | None = None,
+    loss: Loss | None = None,
+    class_weight: str | Sequence[float] | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     checkpoint: str | Path | None = None,
@@ -93,6 +96,10 @@ def fit(
         patience: stop after so many epochs without a lower validation loss; None: never.
         max_instances: the most instances of a training bag in a step, drawn anew in each epoch (see `Limited`); of bags
             on disk, no others are read where the files allow it. Validation sees whole bags. None: all.
+        loss: a function of logits and labels that gives one number, the mean over the bags, such as
+            `torch.nn.MSELoss()` for bags whose labels are numbers; None: the negative log-likelihood of classes, or of
+            several yes-or-no labels a bag, shape (B, n_classes).
+        class_weight: "balanced", so that every class counts alike however rare it is, or a weight for each class.
         seed: of the order of bags and of dropout. Seed the model's own start before it is built.
         device: where to train; `default_device()` if None.
         checkpoint: file that is replaced after every epoch; if it exists, training goes on from there. A finished
@@ -111,10 +118,14 @@ def fit(
     if patience is not None and validation is None:
         raise ValueError("patience: early stopping needs validation bags, got validation=None")
     for bags in [train] if validation is None else [train, validation]:
-        check_labels(bags.labels, getattr(model, "n_classes", 1))
+        if not len(bags):
+            raise ValueError("train, validation: expected at least one bag, got none")
+    labels = [train.labels] if validation is None else [train.labels, validation.labels]
+    mean_loss, known = criterion(loss, class_weight, getattr(model, "n_classes", 1), labels)
     settings = {
         "bags_per_step": bags_per_step, "lr": lr, "weight_decay": weight_decay, "seed": seed,
         "gamma_lr": gamma_lr, "gamma_weight_decay": gamma_weight_decay, "max_instances": max_instances,
+        "loss": known,
     }  # fmt: skip
     ranks = joined()
     named = None if checkpoint is None else Checkpoint(Path(checkpoint), _identity(settings, model, train, validation))
@@ -130,9 +141,9 @@ def fit(
         with bar:
             while len(history.train_loss) < epochs and not (patience and history.stale_epochs() >= patience):
                 epoch = len(history.train_loss)
-                history.train_loss.append(_train_epoch(run, ranks, seen, bags_per_step, seed, epoch))
+                history.train_loss.append(_train_epoch(run, ranks, seen, mean_loss, bags_per_step, seed, epoch))
                 if validation is not None:
-                    history.validation_loss.append(_mean_loss(model, ranks, validation))
+                    history.validation_loss.append(_mean_loss(model, ranks, validation, mean_loss))
                     _check_finite("the validation loss", history.validation_loss[-1], epoch)
                 run.finish_epoch()
                 bar.set_postfix(loss=history.train_loss[-1])
@@ -206,7 +217,9 @@ def evaluate(model: nn.Module, bags: BagSource, bags_per_step: int | None = None
     return bag_metrics(predict(model, bags, bags_per_step).logits, labels.cpu())
 
 
-def _train_epoch(run: TrainingRun, ranks: Ranks, train: BagSource, bags_per_step: int, seed: int, epoch: int) -> float:
+def _train_epoch(
+    run: TrainingRun, ranks: Ranks, train: BagSource, mean_loss: Loss, bags_per_step: int, seed: int, epoch: int
+) -> float:
     """One pass over the training bags; returns the mean loss of a bag."""
     model, optimiser, device = run.model, run.optimiser, device_of(run.model)
     model.train()
@@ -221,7 +234,7 @@ def _train_epoch(run: TrainingRun, ranks: Ranks, train: BagSource, bags_per_step
             optimiser.zero_grad()
             if bags is not None:
                 assert bags.labels is not None  # checked in fit
-                loss = bag_loss(model(bags).logits, bags.labels) * (len(bags) / len(step))
+                loss = mean_loss(model(bags).logits, bags.labels) * (len(bags) / len(step))
                 loss.backward()
                 total += loss.detach() * len(step)
                 del bags, loss  # or they would still be there while the next ones are read
@@ -244,7 +257,7 @@ def _check_finite(what: str, value: float, epoch: int) -> None:
 
 
 @torch.no_grad()
-def _mean_loss(model: nn.Module, ranks: Ranks, bags: BagSource) -> float:
+def _mean_loss(model: nn.Module, ranks: Ranks, bags: BagSource, mean_loss: Loss) -> float:
     """The mean loss of a bag; each rank predicts its share, and all get the whole."""
     assert bags.labels is not None  # checked in fit
     mine = [share for step in steps_within(bags) if len(share := ranks.share(step))]
@@ -253,7 +266,7 @@ def _mean_loss(model: nn.Module, ranks: Ranks, bags: BagSource) -> float:
     ).logits  # nothing to do: one for its shape
     numbers = torch.cat(mine) if mine else torch.zeros(0, dtype=torch.long)
     logits = ranks.gather(logits[: len(numbers)].to(device_of(model)), numbers, len(bags)).cpu()
-    return bag_loss(logits, bags.labels.cpu()).item()
+    return mean_loss(logits, bags.labels.cpu()).item()
 
 
 def _adam(

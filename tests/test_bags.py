@@ -119,7 +119,7 @@ X = torch.zeros(3, 2)
         (lambda: Bags.from_list([X.int()], [0]), r"bags\[0\]: expected floating-point .* convert with .float"),
         (lambda: Bags.from_list([X, X / 0], [0, 1]), r"bags\[1\]: expected finite .* instance 0 holds NaN"),
         (lambda: Bags.from_list([X], [0, 1]), "labels: expected 1 integers, one for each bag"),
-        (lambda: Bags.from_list([X], [0.0]), "labels: expected 1 integers"),
+        (lambda: Bags.from_list([X], [float("nan")]), "labels: expected finite numbers"),
         (lambda: Bags.from_list([X], [-1]), "labels: expected classes 0, 1, …, got -1"),
         (lambda: Bags.from_list([X], [1], [torch.zeros(2)]), r"instance_labels: .* lengths \[3\], got \[2\]"),
         (lambda: Bags.from_list([X], [1], [torch.zeros(3)]), "instance_labels: expected 3 integers"),
@@ -139,3 +139,27 @@ X = torch.zeros(3, 2)
 def test_bad_input_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["MSS", "MSI-H", "MSS"], ("MSS", "MSI-H")),
+        (np.array(["MSS", "MSI-H", "MSS"]), ("MSS", "MSI-H")),
+        (pd.Series([-1, 1, -1], index=[5, 6, 7]), (-1, 1)),
+        (torch.tensor([1, 3, 1]), (1, 3)),
+        ([True, False, True], (True, False)),
+    ],
+)
+def test_the_order_of_classes_can_be_said(labels, classes):
+    bags = [torch.zeros(2, 3)] * 3
+    assert Bags.from_list(bags, labels, classes=classes).labels.tolist() == [0, 1, 0]
+    with pytest.raises(ValueError, match=r"labels: expected .*, the classes, got"):
+        Bags.from_list(bags, labels, classes=classes[:1])
+    with pytest.raises(ValueError, match="classes: expected each class once"):
+        Bags.from_list(bags, labels, classes=classes[:1] * 2)
+
+
+def test_names_without_classes_are_named():
+    with pytest.raises(ValueError, match=r"labels: .*say classes=\(…\) in the order of their numbers"):
+        Bags.from_list([torch.zeros(2, 3)] * 2, ["normal", "tumor"])
