@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from samil_lite.files import load_torch
+from samil_lite.files import load_torch, naming
 from samil_lite.writing import write_atomically
 
 
@@ -81,7 +81,7 @@ class Checkpoint:
 def _undamaged(path: Path, device: torch.device) -> dict[str, Any]:
     """What a checkpoint holds, if no byte of it has changed and nothing is missing."""
     if path.is_file():
-        with zipfile.ZipFile(path) as archive:
+        with naming(path, " is damaged"), zipfile.ZipFile(path) as archive:  # zipfile raises OSError of some damage
             if (entry := archive.testzip()) is not None:
                 raise ValueError(f"its entry {entry} is damaged")
     state: dict[str, Any] = load_torch(path, device, mapped=False)

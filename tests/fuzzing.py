@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SECONDS = 30  # for one file, which takes a few milliseconds
+STARTING = 1200  # seconds until a child has imported what it needs, on a machine with much else to do
+SECONDS = 60  # for one file, which takes a few milliseconds
 BYTES = 2**31  # of memory, beside what the imports took
 NUMBERS = (
     0,
@@ -255,7 +256,7 @@ def watch(tasks: list[tuple[str, int]]) -> Iterator[tuple[str, int, str, str]]:
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
                     env={**_environment(), "TMPDIR": folder},
                 )  # fmt: skip
-                assert _line(process, 300) == "ready"
+                assert _line(process, STARTING) == "ready"
             assert process.stdin is not None
             process.stdin.write(f"{name}\t{number}\n")
             process.stdin.flush()
