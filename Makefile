@@ -20,7 +20,7 @@ book: .venv/installed
 	$(BIN)/jupyter-book build . -W -n --keep-going --quiet
 	@echo "The book's first page: $(CURDIR)/_build/html/index.html"
 
-test: book .venv/vnu
+test: book .venv/vnu .venv/axe
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -56,6 +56,10 @@ versions: .venv/installed
 # The HTML checker; its test is skipped where Java or npm is missing.
 .venv/vnu: .venv/installed
 	@if command -v java && command -v npm; then npm install --silent --no-fund --ignore-scripts --prefix $@ vnu-jar@26.9.27; fi >/dev/null
+
+# The accessibility checker; its test is skipped where npm is missing.
+.venv/axe: .venv/installed
+	@if command -v npm; then npm install --silent --no-fund --ignore-scripts --prefix $@ axe-core@4.14.1; fi >/dev/null
 
 clean:
 	rm -rf _build .venv

@@ -207,7 +207,7 @@ def removal(model: nn.Module, bags: Bags, key: Tensor) -> dict[str, float]:
         key: booleans, shape (N,), True at the instances that make a bag positive.
 
     Returns:
-        Over the positive bags that keep an instance: `bags`, how many; mean probability `before` and `after`; and
+        Of the positive bags that keep an instance `bags`, how many; mean probability `before` and `after`; and
         `still_positive`, the share of those called positive before that still are: 0 if the model reads the keys.
 
     Raises:

@@ -48,7 +48,7 @@ class CrossValidation:
 
     @property
     def ensemble(self) -> Ensemble:
-        """The models of all folds as one, for new bags. Its own scores are not known: every bag here was seen by it."""
+        """The models of all folds as one, for new bags. No score of it is known, since it has seen every bag here."""
         return Ensemble(self.models)
 
     @property

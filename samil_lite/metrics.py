@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from samil_lite.arguments import at_least, between, checked, shown, warn
 from samil_lite.segments import bag_index, check_offsets, segment_max, segment_rank, segment_sum
+
+if TYPE_CHECKING:
+    import pandas as pd  # only a name here: importing the package needs no pandas
 
 
 @dataclass(frozen=True)
@@ -284,6 +288,46 @@ def paired_interval(a: Sequence[float], b: Sequence[float], level: float = 0.95)
     rows = np.random.default_rng(0).integers(n, size=(20_000, n))  # resampled pairs
     low, high = np.quantile(x[rows].mean(1), [1 - expanded, expanded])
     return float(x.mean()), float(low), float(high)
+
+
+class Difference(NamedTuple):
+    """How far paired runs are apart: their number, the mean difference, and the ends of its 95 % interval."""
+
+    pairs: int
+    effect: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says, always in these words: above zero, below zero, or no clear difference."""
+        return "above zero" if self.low > 0 else "below zero" if self.high < 0 else "no clear difference"
+
+    def __str__(self) -> str:
+        numbers = f"{self.effect:+.3f} ({self.low:+.3f} to {self.high:+.3f}), {self.pairs} pairs"
+        return f"{numbers.replace('-', '−')}: {self.verdict}"
+
+
+def difference(a: "pd.Series[float]", b: "pd.Series[float]") -> Difference:
+    """The runs a minus the runs b, paired by their index (such as the seed), with the interval of `paired_interval`.
+
+    Every difference of independent runs in the book comes from here. Folds of a cross-validation are not independent;
+    `samil_lite.experiments.scores.compare` has theirs.
+
+    Args:
+        a: one number for each run.
+        b: the numbers of the runs that they are compared with; runs that only one has are left out, so is NaN.
+
+    Raises:
+        ValueError: if an index occurs twice, or fewer than two pairs are left.
+    """
+    for name, runs in (("a", a), ("b", b)):
+        if runs.index.has_duplicates:
+            raise ValueError(f"{name}: expected one run for each {runs.index.name or 'index'}, got several")
+    apart = (a - b).dropna()
+    if len(apart) < 2:
+        raise ValueError(f"a, b: expected at least two pairs of runs with the same index, got {len(apart)}")
+    return Difference(len(apart), *paired_interval(apart.tolist(), [0.0] * len(apart)))
 
 
 def _scored(logits: Tensor, labels: Tensor, many: bool = False) -> tuple[Tensor, Tensor]:

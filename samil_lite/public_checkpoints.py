@@ -1,15 +1,10 @@
 """Weights that the public code of the papers saved, as models of this package.
 
-============================================================== ================= =====================================
-code                                                           class             model here
-============================================================== ================= =====================================
-`AttentionDeepMIL <https://github.com/AMLab-Amsterdam/         Attention         abmilp on LeNet5
-AttentionDeepMIL>`__ (Ilse et al. 2018)                        GatedAttention    gated-abmilp on LeNet5
-`Kernel_SA-AbMILP <https://github.com/gmum/Kernel_SA-AbMILP>`__ model.Attention  abmilp, sa-abmilp on LeNet5
-(Rymarczyk et al. 2021)                                        models.CNN        abmilp, sa-, gsa-, iqsa-, msa-abmilp
-                                                                                 on PatchCNN
-`CLAM <https://github.com/mahmoodlab/CLAM>`__ (Lu et al. 2021) CLAM_SB           abmilp, gated-abmilp on features
-============================================================== ================= =====================================
+- `AttentionDeepMIL <https://github.com/AMLab-Amsterdam/AttentionDeepMIL>`__ (Ilse et al. 2018): Attention and
+  GatedAttention are abmilp and gated-abmilp on LeNet5.
+- `Kernel_SA-AbMILP <https://github.com/gmum/Kernel_SA-AbMILP>`__ (Rymarczyk et al. 2021): model.Attention is abmilp and
+  sa-abmilp on LeNet5; models.CNN is abmilp, sa-, gsa-, iqsa- and msa-abmilp on PatchCNN.
+- `CLAM <https://github.com/mahmoodlab/CLAM>`__ (Lu et al. 2021): CLAM_SB is abmilp and gated-abmilp on features.
 """
 
 import math

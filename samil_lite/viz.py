@@ -1,10 +1,9 @@
-"""Figures: bags, attention on bags, curves with intervals. Colour-blind palette, white ground in both themes.
+"""Figures: bags, attention on bags, curves with intervals, in a colour-blind palette.
 
 Every figure is shown with `show(figure, alt)`, so that none is without a text that says what it shows.
 """
 
 import base64
-import io
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -25,6 +24,8 @@ from samil_lite.checkpoints import History
 from samil_lite.explorables import FIGURES as EXPLORABLES
 from samil_lite.explorables import Explorable
 from samil_lite.explorables import explorable as explorable  # sl.viz.explorable
+from samil_lite.figures import png
+from samil_lite.figures import show as show
 from samil_lite.heatmap import beta_row as beta_row
 from samil_lite.heatmap import describe_heatmap as describe_heatmap
 from samil_lite.heatmap import heatmap as heatmap
@@ -32,25 +33,9 @@ from samil_lite.metrics import mean_interval
 
 PALETTE = sns.color_palette("colorblind")
 KEY, OTHER, WEIGHT = PALETTE[1], "0.8", PALETTE[0]  # frame of key instances, of the others, bars of attention
+PHONE = 6  # instances of a bag in a row on a narrow page
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")  # so that lines can be told apart without colour
 STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False}
-DPI = 160  # of stored pictures, which are shown at 100 dots an inch
-
-
-@checked(alt=filled())
-def show(figure: Figure, alt: str) -> None:
-    """Shows a figure in a notebook with a text for those who cannot see it, and closes it.
-
-    The text travels in the output's metadata, where JupyterLab, nbconvert and the book look for it.
-    """
-    from IPython.display import display
-
-    width = round(figure.get_figwidth() * 100)
-    display(
-        {"image/png": _png(figure, dpi=DPI, bbox_inches="tight"), "text/plain": alt},
-        metadata={"image/png": {"alt": alt, "width": width}},
-        raw=True,
-    )
 
 
 @checked(columns=at_least(1))
@@ -97,6 +82,8 @@ def bag(
                 _weight_bar(axis, float(attention[start + i]), tallest)
         first += rows_of[b]
     figure.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=0.12, hspace=height - 0.7)
+    if width > PHONE:
+        figure.narrow = lambda: bag(bags, attention, key, titles, PHONE)  # type: ignore[attr-defined]
     return figure
 
 
@@ -319,6 +306,26 @@ def comparison(table: pd.DataFrame, value: str, by: str, label: str | None = Non
 
 
 @checked()
+def forest(names: Sequence[str], effects: Sequence[Sequence[float]], label: str) -> Figure:
+    """Effects with their intervals under each other, beside a line at zero; filled where the interval excludes zero.
+
+    Args:
+        names: one text for each effect.
+        effects: effect, lower and upper end of its interval, for each name.
+        label: text of the axis.
+    """
+    figure, axis = _axes(7, 0.9 + 0.26 * len(names))
+    for place, (effect, low, high) in enumerate(effects):
+        sure = low > 0 or high < 0
+        axis.plot([low, high], [place, place], color=PALETTE[0], linewidth=1.6)
+        axis.plot(effect, place, "D", color=PALETTE[0], markersize=5, markerfacecolor=PALETTE[0] if sure else "white")
+    axis.axvline(0, color="0.5", linestyle=":", zorder=0)
+    axis.set(xlabel=label, yticks=range(len(names)), yticklabels=list(names))
+    axis.invert_yaxis()
+    return figure
+
+
+@checked()
 def describe_comparison(table: pd.DataFrame, value: str, by: str, label: str | None = None) -> str:
     """Alt text for `comparison`: mean and interval of every group."""
     _check_table(table, by, value)
@@ -347,7 +354,9 @@ def stepper(figures: Sequence[Figure], captions: Sequence[str], label: str) -> E
     """
     if len(figures) != len(captions) or not figures:
         raise ValueError(f"captions: expected one for each of {len(figures)} figures, got {len(captions)}")
-    pictures = [_png(figure, dpi=110) for figure in figures]  # not cut to fit: all frames have one size
+    pictures = [png(figure, ground="white", cut=False) for figure in figures]  # all frames have one size
+    for figure in figures:
+        plt.close(figure)
     new = [i for i, picture in enumerate(pictures) if i == 0 or picture != pictures[i - 1]]
     data = EXPLORABLES["stepper"].data([pictures[i] for i in new], [captions[i] for i in new], label)
     return Explorable("stepper", data, base64.b64decode(pictures[0]), captions[0])
@@ -357,14 +366,6 @@ def _check_table(table: pd.DataFrame, *names: str) -> None:
     columns("table", table, *names)
     if table.empty:
         raise ValueError("table: expected at least one run, got no rows")
-
-
-def _png(figure: Figure, **options: Any) -> str:
-    """The figure as a PNG on white ground, base64; closes it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white", **options)
-    plt.close(figure)
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:

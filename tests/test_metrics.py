@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -13,6 +14,7 @@ from samil_lite.metrics import (
     bag_loss,
     bag_metrics,
     calibration_error,
+    difference,
     mean_interval,
     paired_interval,
     precision_at_k,
@@ -200,3 +202,18 @@ def test_what_does_not_fit_is_named(call, message):
 
 def test_arrays_and_lists_are_scored_as_tensors_are():
     assert metrics.bag_metrics(LOGITS.numpy(), LABELS.tolist()) == metrics.bag_metrics(LOGITS, LABELS)
+
+
+def test_a_difference_pairs_runs_by_their_index_and_says_how_sure_it_is():
+    a, b = pd.Series([0.9, 0.8, 0.7, 0.6], [1, 2, 3, 4]), pd.Series([0.5, 0.6, 0.7], [3, 2, 1])
+    found = difference(a, b)
+    assert found.pairs == 3
+    assert found.effect == pytest.approx((0.2 + 0.2 + 0.2) / 3)
+    assert found.verdict == "above zero"
+    assert str(found) == "+0.200 (+0.200 to +0.200), 3 pairs: above zero"
+    assert difference(b, a).verdict == "below zero"
+    assert difference(a, a.add([0.1, -0.1, 0.1, -0.1])).verdict == "no clear difference"
+    with pytest.raises(ValueError, match="a: expected one run for each"):
+        difference(pd.Series([1.0, 2.0], [1, 1]), b)
+    with pytest.raises(ValueError, match="two pairs"):
+        difference(a, pd.Series([1.0], [1]))

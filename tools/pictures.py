@@ -1,5 +1,9 @@
-"""Draws the pictures of the README, the first page and the openings of chapters, into book/_static/."""
+"""Draws the pictures of the README, the first page and the openings of chapters, into book/_static/.
 
+Beside each lie those for dark pages and for phones, which the book shows there.
+"""
+
+import base64
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -7,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 import samil_lite as sl
+from samil_lite.figures import pictures
 
 STATIC = Path(__file__).parents[1] / "book" / "_static"
 
@@ -54,4 +59,6 @@ def pooling() -> Figure:
 
 
 for draw in (attention, bags, pooling):
-    draw().savefig(STATIC / f"{draw.__name__}.png", dpi=200, bbox_inches="tight", facecolor="white")
+    for kind, content in pictures(draw()).items():
+        suffix = "" if kind == "light" else f"_{kind}"
+        (STATIC / f"{draw.__name__}{suffix}.png").write_bytes(base64.b64decode(content))

@@ -1,9 +1,13 @@
 """Sphinx helper of the book: mathematics without a network, alt text of figures, valid HTML."""
 
+import base64
+import hashlib
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+from docutils import nodes
 from myst_nb.core.render import NbElementRenderer
 from myst_nb.sphinx_ import HideCodeCellNode
 
@@ -13,6 +17,7 @@ FIRST_PAGE = """<!DOCTYPE html>
 <body><a href="{page}">{title}</a></body></html>
 """
 MATHJAX = ("tex-mml-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")  # what the pages load
+VARIANTS = {"dark": ["only-dark"], "narrow": ["only-light", "narrow"], "narrow_dark": ["only-dark", "narrow"]}
 
 
 def drop_repeated_scripts(app, pagename, templatename, context, doctree):
@@ -54,21 +59,65 @@ def end_details(translator, node):
     translator.body.append("</details>\n")
 
 
-def keep_alt_text():
-    """Makes MyST-NB honour the alt text in the metadata of an output, as JupyterLab and nbconvert do."""
+def render_figures():
+    """Makes MyST-NB honour the alt text in the metadata of an output, as JupyterLab and nbconvert do.
+
+    Figures of `samil_lite.figures` bring more pictures in their metadata, for dark pages and for narrow ones. Each gets
+    its place in the page, and the style sheet shows the one that fits.
+    """
     render = NbElementRenderer.render_image
 
     def render_image(self, data):
-        image = render(self, data)
-        image[0]["alt"] = data.output_metadata.get(data.mime_type, {}).get("alt", "")
-        return image
+        metadata = data.output_metadata.get(data.mime_type, {})
+        images = render(self, data)
+        images[0]["alt"] = metadata.get("alt", "")
+        if "dark" in metadata:
+            images[0]["classes"] += ["only-light", "wide" if "narrow" in metadata else "any-width"]
+        for name, classes in VARIANTS.items():
+            if name in metadata:
+                content = metadata[name]
+                file = f"{hashlib.sha256(content.encode()).hexdigest()}.png"
+                uri = self.write_file([file], base64.b64decode(content), overwrite=False, exists_ok=True)
+                if name == "dark":
+                    classes = [*classes, "wide" if "narrow" in metadata else "any-width"]
+                images.append(nodes.image(uri=uri, alt=metadata["alt"], classes=["figure", *classes]))
+                if "narrow" not in name and "width" in metadata:
+                    images[-1]["width"] = str(metadata["width"])
+        return images
 
     NbElementRenderer.render_image = render_image
 
 
+def add_pictures(app, doctree):
+    """Beside a picture of _static that has others for dark pages and for phones, they stand too."""
+    for image in list(doctree.findall(nodes.image)):
+        stem = Path(image["uri"]).stem
+        if not (Path(app.srcdir) / "book" / "_static" / f"{stem}_dark.png").exists():
+            continue
+        image["classes"] += ["only-light", "wide"]
+        for name, classes in VARIANTS.items():
+            other = image.deepcopy()
+            uri = image["uri"].replace(f"{stem}.png", f"{stem}_{name}.png")
+            other["uri"], other["candidates"] = uri, {"*": uri}
+            other["classes"] = [*classes, *([] if "narrow" in classes else ["wide"])]
+            app.env.images.add_file(app.env.docname, uri)
+            image.parent.insert(image.parent.index(image) + 1, other)
+
+
+def mend_body(app, pagename, templatename, context, doctree):
+    """A picture that is not shown, such as that for dark pages, is not fetched; no role that browsers gave up."""
+    if context.get("body"):
+        body = re.sub(r"<img (?!loading)", '<img loading="lazy" ', context["body"])
+        context["body"] = body.replace(' role="doc-biblioentry"', "").replace(
+            '<div role="list" class="citation', '<div class="citation'
+        )
+
+
 def setup(app):
-    keep_alt_text()
+    render_figures()
     app.connect("html-page-context", drop_repeated_scripts, priority=900)
+    app.connect("html-page-context", mend_body)
+    app.connect("doctree-read", add_pictures)
     app.connect("build-finished", copy_mathjax)
     app.connect("build-finished", write_first_page)
     app.add_node(HideCodeCellNode, override=True, html=(show_summary, end_details))

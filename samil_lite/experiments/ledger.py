@@ -8,7 +8,7 @@ import pandas as pd
 
 from samil_lite.arguments import at_least, checked, columns
 from samil_lite.experiments.scores import fold_difference, fold_scores
-from samil_lite.metrics import paired_interval
+from samil_lite.metrics import difference
 from samil_lite.models import KERNEL_OF
 
 SAME = 0.02  # two mean AUCs whose interval of the difference lies within ± SAME count as equal
@@ -128,8 +128,7 @@ def _difference(table: pd.DataFrame, a: Runs, b: Runs, value: str) -> tuple[int,
     if value not in table:
         return None
     x, y = (_select(table, runs).set_index("seed")[value].dropna() for runs in (a, b))
-    seeds = x.index.intersection(y.index)
-    return (len(seeds), *paired_interval(x[seeds], y[seeds])) if len(seeds) >= 3 else None
+    return difference(x, y) if len(x.index.intersection(y.index)) >= 3 else None
 
 
 def _select(table: pd.DataFrame, runs: Runs) -> pd.DataFrame:

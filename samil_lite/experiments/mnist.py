@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import torch
 
+from samil_lite import metrics
 from samil_lite.arguments import check_each, checked, columns, expected_of, one_of
 from samil_lite.bags import Bags
 from samil_lite.data import KEY_DIGITS, mnist_bags
 from samil_lite.encoders import LeNet5
 from samil_lite.experiments.settings import changed, check_gammas, check_models, check_numbers, starts
 from samil_lite.kernels import KERNELS
-from samil_lite.metrics import attention_auc, bag_metrics, paired_interval, weakest_key
+from samil_lite.metrics import Difference, attention_auc, bag_metrics, paired_interval, weakest_key
 from samil_lite.models import KERNEL_OF, MILClassifier, build
 from samil_lite.training import fit, predict
 
@@ -126,6 +127,30 @@ def _example(model: MILClassifier, bag: Bags) -> dict[str, Any]:
 
 def _rounded(x: torch.Tensor) -> list[float]:
     return [round(value, 4) for value in x.tolist()]
+
+
+def difference(
+    table: pd.DataFrame, model: str, other: str, assumption: str, gamma: float = 1.0, n_bags: int = 200,
+    value: str = "auc",
+) -> Difference:  # fmt: skip
+    """How far one model is from another on the same bags; printed, it says how sure that is.
+
+    Args:
+        table: runs, as `load_table` gives them, one for each assumption, number of bags, model, start of γ and seed.
+        model: its runs with this start of γ, if it has self-attention.
+        other: the model that it is compared with; with self-attention also with this start of γ.
+        assumption: "standard", "presence" or "threshold".
+        gamma: start of γ.
+        n_bags: training bags.
+        value: the column that is compared.
+    """
+    where = table[(table["assumption"] == assumption) & (table["n_bags"] == n_bags)]
+
+    def of(name: str) -> pd.Series:
+        runs = where[(where["model"] == name) & ((where["gamma"] == gamma) | (name not in KERNEL_OF))]
+        return runs.set_index("seed")[value]
+
+    return metrics.difference(of(model), of(other))
 
 
 @checked()
