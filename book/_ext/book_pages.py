@@ -142,6 +142,7 @@ def fill_figures(app, doctree, docname):
                 file = app.env.images.get(image["uri"])
                 if file is None or "only-dark" in image["classes"] or "narrow" in image["classes"]:
                     continue
+                app.builder.images[image["uri"]] = file[1]  # copied also if the chapter's own page is not written anew
                 alt, section = image.get("alt", ""), image.parent
                 while not isinstance(section, nodes.section):
                     section = section.parent

@@ -2,8 +2,14 @@
 window.addEventListener("DOMContentLoaded", () => {
   const search = ".search-button-field, .search-button, .theme-switch-button";
   for (const button of document.querySelectorAll(search)) {
-    const seen = button.textContent.replace(/\s+/g, " ").trim();
-    if (seen) button.setAttribute("aria-label", seen);
+    const name = button.textContent.replace(/\s+/g, " ").trim() || button.getAttribute("aria-label");
+    button.removeAttribute("aria-label"); // the name is what is seen, or hidden text where that is a picture
+    if (!button.textContent.trim()) {
+      const text = document.createElement("span");
+      text.className = "visually-hidden";
+      text.textContent = name;
+      button.append(text);
+    }
   }
   const side = document.querySelector(".bd-sidebar-primary");
   if (side && !side.getAttribute("role")) {

@@ -115,7 +115,7 @@ return [...document.querySelectorAll("mjx-container")].filter(equation => {
 """
 SMALL_FIGURES = """
 return [...document.querySelectorAll("img.narrow")].filter(image => image.offsetParent && image.naturalWidth)
-  .filter(image => image.clientWidth * 1.6 / image.naturalWidth < 0.7).map(image => image.alt.slice(0, 60))
+  .filter(image => image.clientWidth * 1.6 / image.naturalWidth < 0.65).map(image => image.alt.slice(0, 60))
 """
 
 
