@@ -84,18 +84,14 @@ def of_fast_type(v: Tensor) -> Tensor:
 
 
 def _fused(q: Tensor, v: Tensor, kernel: Kernel, backend: str) -> Engine | None:
-    """The fused kernels of Triton where they are asked for or best; None where bags are better grouped.
-
-    They make the same products as blockwise tiles, each once, so their gain is memory traffic; it needs tensor cores
-    that keep float32 (TF32, from sm_80 on). Before that, cuBLAS's products in "blockwise" are as many and faster.
-    """
+    """The fused kernels of Triton where they are asked for or best; None where bags are better grouped."""
     if backend == "auto" and not (v.is_cuda and find_spec("triton")):
         return None
-    from samil_lite.kernel_attention.triton import TRITON, can_take, capability_of  # is not on every machine
+    from samil_lite.kernel_attention.triton import TRITON, can_take  # is not on every machine
 
     if not can_take(q, v, kernel):
         return BLOCKWISE if backend == "triton" else None
-    return TRITON if backend == "triton" or capability_of(v.device) >= 80 else None
+    return TRITON
 
 
 def _check_parameters(kernel: Kernel, k: Tensor, alpha: Tensor) -> None:

@@ -27,6 +27,7 @@ from samil_lite.segments import segment_max, segment_mean
 M = 32  # instances of a block
 STRIPE = 2**26  # pairs whose β and gradient are in memory at a time: 512 MB in float32
 PROGRAMS = 512  # at a time, at least, for every multiprocessor of a large card
+PRECISION = "tf32x3"  # float32 by three TF32 products on tensor cores, as exact as float32's own
 WIDEST = 256  # d of queries and keys; wider rows would not fit into the registers
 FORMS = {"dot": programs.DOT.value, "squared_distance": programs.SQUARED.value, "l1_distance": programs.L1.value}
 EXACT = programs.EXACT.value
@@ -49,11 +50,6 @@ def tiles(program: str, form: int, width: int) -> dict[str, int]:
     return {"C": 16 if form in (programs.L1.value, EXACT) else min(padded, 64), "num_warps": 4, "num_stages": 1}
 
 
-def precision(capability: int) -> str:
-    """How float32 is multiplied: by three TF32 products on tensor cores, as exact as float32, where there are any."""
-    return "tf32x3" if capability >= 80 else "ieee"
-
-
 def capability_of(device: torch.device) -> int:
     """10 × the compute capability of a card, 80 for Triton's interpreter, 0 for AMD's cards, which nobody has tried."""
     if device.type != "cuda":
@@ -68,10 +64,15 @@ def functions(kernel: Kernel) -> tuple[Any, Any] | None:
 
 
 def can_take(q: Tensor, v: Tensor, kernel: Kernel) -> bool:
-    """Whether the programs compute this kernel on tensors of these shapes and types."""
+    """Whether the programs compute this kernel on tensors of these shapes and types, on the card where they are.
+
+    They make the same products as blockwise tiles, so their gain is memory traffic. It needs tensor cores that keep
+    float32 (TF32, from sm_80 on); before that, cuBLAS's products in blockwise tiles are as many, and faster.
+    """
+    modern = capability_of(q.device) >= 80
     narrow = torch.float64 not in (q.dtype, v.dtype) and q.shape[1] <= WIDEST
     small = len(q) * max(q.shape[1], v.shape[1]) < 2**31  # places are counted in 32 bits
-    return narrow and small and functions(kernel) is not None and _key(q, v, kernel) not in failed
+    return modern and narrow and small and functions(kernel) is not None and _key(q, v, kernel) not in failed
 
 
 def _key(q: Tensor, v: Tensor, kernel: Kernel) -> tuple[Any, ...]:
@@ -97,7 +98,7 @@ def launches(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, offsets: Tensor, ke
     assert chosen is not None
     constants = {
         "D": q.shape[1], "D_PAD": max(16, triton.next_power_of_2(q.shape[1])), "DV": v.shape[1], "M": M,
-        "PHI": chosen[0], "SLOPES": chosen[1], "HAS_B": b is not None, "PRECISION": precision(capability_of(q.device)),
+        "PHI": chosen[0], "SLOPES": chosen[1], "HAS_B": b is not None, "PRECISION": PRECISION,
     }  # fmt: skip
     key_term = nothing if b is None else b.contiguous()
     raw = (q, k, v, nothing, nothing, key_term, alpha)
