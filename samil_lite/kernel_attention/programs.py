@@ -26,6 +26,14 @@ def _matrix(x, rows, columns, end, WIDTH: tl.constexpr):
 
 
 @triton.jit
+def _product(q, k, j, i, c, end, D: tl.constexpr, PRECISION: tl.constexpr):
+    """What columns c of queries j and keys i add to their dot products: (M, N)."""
+    rows = _matrix(q, j[:, None], c[None, :], end, D)  # (M, C)
+    columns = _matrix(k, i[None, :], c[:, None], end, D)  # (C, N)
+    return tl.dot(rows, columns, input_precision=PRECISION)  # (M, N)
+
+
+@triton.jit
 def _statistic(q, k, q2, k2, j, i, end, D: tl.constexpr, D_PAD: tl.constexpr, FORM: tl.constexpr,
                PRECISION: tl.constexpr):  # fmt: skip
     """t of queries j and keys i, one matrix product or a sum over coordinates: (M, N)."""
@@ -37,10 +45,12 @@ def _statistic(q, k, q2, k2, j, i, end, D: tl.constexpr, D_PAD: tl.constexpr, FO
             difference = one_q[:, None] - one_k[None, :]  # (M, N)
             t += tl.abs(difference) if FORM == L1 else difference * difference
     else:
-        c = tl.arange(0, D_PAD)  # (D_PAD,)
-        rows = _matrix(q, j[:, None], c[None, :], end, D)  # (M, D_PAD)
-        columns = _matrix(k, i[None, :], c[:, None], end, D)  # (D_PAD, N)
-        t = tl.dot(rows, columns, input_precision=PRECISION)  # (M, N)
+        if D_PAD <= 64:
+            t = _product(q, k, j, i, tl.arange(0, D_PAD), end, D, PRECISION)  # (M, N)
+        else:  # wide rows would not fit into the registers
+            t = tl.zeros((j.shape[0], i.shape[0]), tl.float32)  # (M, N)
+            for start in range(0, D, 64):
+                t += _product(q, k, j, i, start + tl.arange(0, 64), end, D, PRECISION)
         if FORM == SQUARED:
             squares_q = tl.load(q2 + j, mask=j < end, other=0.0)  # (M,)
             squares_k = tl.load(k2 + i, mask=i < end, other=0.0)  # (N,)
