@@ -10,11 +10,12 @@ import warnings
 import torch
 from torch import Tensor
 
-from samil_lite.kernels import Kernel
+from samil_lite.kernels import Kernel, Module
 
 TOLERANCE = 4e-6  # of a score: measured, no output is then off by more than 1e-5 beyond what plain differences give
 WIDER = 2.0**29  # times more than float32 does float64 resolve
-NEAR = 0.01  # the squared distance at which the slope of φ is taken; those of `Module` have no bound at 0
+NEAR = 0.01  # the squared distance at which the slope of φ is taken
+NEAR_MODULE = 0.25  # the same for `Module`, whose slope has no bound at 0
 
 
 def centred(q: Tensor, k: Tensor, mean: Tensor, kernel: Kernel, alpha: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,6 +48,6 @@ def _loss(q: Tensor, k: Tensor, kernel: Kernel, alpha: Tensor) -> float:
 
 def largest_spread(kernel: Kernel, alpha: Tensor) -> Tensor:
     """The sum of squares, of a query and a key, up to which float32 keeps the scores to `TOLERANCE`: shape ()."""
-    near = torch.full_like(alpha, NEAR)
+    near = torch.full_like(alpha, NEAR_MODULE if isinstance(kernel, Module) else NEAR)
     slope, _ = kernel.slopes(near, alpha, kernel.phi(near, alpha))
     return TOLERANCE / (torch.finfo(torch.float32).eps / 2 * slope.abs())
