@@ -126,4 +126,4 @@ def _equal_weights(h: Tensor, offsets: Tensor) -> Tensor:
 def _check(h: Tensor, offsets: Tensor, dim: int | None = None) -> None:
     if not isinstance(h, Tensor) or h.ndim != 2 or not h.is_floating_point() or (dim or h.shape[1]) != h.shape[1]:
         raise ValueError(f"h: expected embeddings of shape (N, {dim or 'd'}), floating point, got {shown(h)}")
-    check_offsets(offsets, len(h))
+    check_offsets(offsets, len(h), wait=False)
