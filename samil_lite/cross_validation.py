@@ -283,8 +283,12 @@ def fingerprint(bags: Any, fold: Tensor) -> str:
 
 
 def _json(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings as JSON gives them back; what it cannot hold, as text."""
-    return json.loads(json.dumps(settings, default=str))  # type: ignore[no-any-return]
+    """The settings as JSON gives them back; functions by their names, what else it cannot hold as text."""
+
+    def text(x: Any) -> str:
+        return f"{x.__module__}.{x.__qualname__}" if hasattr(x, "__qualname__") else str(x)
+
+    return json.loads(json.dumps(settings, default=text))  # type: ignore[no-any-return]
 
 
 def as_folds(bags: Any, folds: int | str | Path | Sequence[Any], groups: list[str] | None, seed: int) -> Tensor:

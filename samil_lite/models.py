@@ -3,6 +3,7 @@
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from samil_lite.arguments import at_least, checked, shown
@@ -37,6 +38,13 @@ class MILOutput(NamedTuple):
     embedding: Tensor | None = None
     instance_logits: Tensor | None = None
     self_attention: list[Tensor] | None = None
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Of all classes, (B, C) with C ≥ 2; of one logit, those of the negative and of the positive class."""
+        if self.logits.ndim == 1:
+            return torch.stack([(-self.logits).sigmoid(), self.logits.sigmoid()], 1)
+        return self.logits.softmax(1)
 
 
 class MILClassifier(nn.Module):

@@ -186,3 +186,23 @@ def test_bags_that_stay_on_disk_give_the_same(slides, monkeypatch):
     on_disk = sl.cross_validate(slides, build, groups="patient", folds=3, standardise=True, **FAST)
     pd.testing.assert_frame_equal(held.predictions, on_disk.predictions)
     assert held.models[0].card.classes == on_disk.models[0].card.classes == slides.classes
+
+
+def test_a_loss_of_ones_own_is_known_by_its_name(slides, tmp_path):
+    options = {"folds": 3, "folder": tmp_path, **FAST}
+    first = sl.cross_validate(slides, build, loss=squares, **options)
+    assert sl.cross_validate(slides, build, loss=squares, **options).predictions.equals(first.predictions)
+    with pytest.raises(ValueError, match=r"loss .*squares and None"):
+        sl.cross_validate(slides, build, class_weight="balanced", **options)
+
+
+def squares(logits, labels):
+    return (logits.sigmoid() - labels.float()).square().mean()
+
+
+def test_attention_by_slide(slides):
+    """Of all slides at once, and cut into one for each."""
+    attention = sl.predict(build(), slides).attention
+    assert [len(part) for part in slides.split(attention)] == slides.sizes.tolist()
+    with pytest.raises(ValueError, match=r"expected 236 rows"):
+        slides.split(attention[1:])

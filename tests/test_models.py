@@ -146,3 +146,13 @@ def test_bags_on_another_device_are_an_error_that_says_what_to_do():
         small("lsa-abmilp").to("meta")(bags)
     with pytest.raises(ValueError, match=r"device, cpu, got meta"):
         small("instance-max")(bags.to("meta"))
+
+
+@pytest.mark.parametrize("n_classes", [1, 2, 3])
+def test_probabilities_of_all_classes_sum_to_one(n_classes):
+    bags = sl.Bags.from_list([torch.randn(3, 4), torch.randn(5, 4)])
+    output = sl.build("abmilp", nn.Linear(4, 8), n_classes=n_classes)(bags)
+    assert output.probabilities.shape == (2, max(2, n_classes))
+    torch.testing.assert_close(output.probabilities.sum(1), torch.ones(2))
+    if n_classes == 1:
+        torch.testing.assert_close(output.probabilities[:, 1], output.logits.sigmoid())

@@ -126,6 +126,12 @@ class FeatureBags:
     def __iter__(self) -> Iterator[Bags]:
         return (self[b] for b in range(len(self)))
 
+    def split(self, x: Tensor) -> list[Tensor]:
+        """Cuts a tensor with one row for each instance into one tensor for each bag, as for attention weights."""
+        if len(x) != self.n_instances:
+            raise ValueError(f"x: expected {self.n_instances} rows, one for each instance, got {len(x)}")
+        return list(x.split(self.sizes.tolist()))
+
     def subset(self, key: Key) -> "FeatureBags":
         """The chosen bags, still on disk: for folds, where indexing would read them."""
         chosen = chosen_bags(key, len(self)).tolist()
