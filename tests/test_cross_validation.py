@@ -191,8 +191,9 @@ def test_bags_that_stay_on_disk_give_the_same(slides, monkeypatch):
 def test_a_loss_of_ones_own_is_known_by_its_name(slides, tmp_path):
     options = {"folds": 3, "folder": tmp_path, **FAST}
     first = sl.cross_validate(slides, build, loss=squares, **options)
-    assert sl.cross_validate(slides, build, loss=squares, **options).predictions.equals(first.predictions)
-    with pytest.raises(ValueError, match=r"loss .*squares and None"):
+    again = sl.cross_validate(slides, build, loss=squares, **options)
+    pd.testing.assert_frame_equal(again.predictions, first.predictions)
+    with pytest.raises(ValueError, match=r"loss .*squares' and None"):
         sl.cross_validate(slides, build, class_weight="balanced", **options)
 
 
