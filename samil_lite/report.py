@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from samil_lite import score_figures, viz
 from samil_lite.cross_validation import CrossValidation
+from samil_lite.figures import png
 from samil_lite.predicting import P, class_names
 from samil_lite.saving import card_of
 from samil_lite.training import predict
@@ -209,5 +211,6 @@ def _table(table: pd.DataFrame) -> str:
 
 def _figure(figure: Any, text: str) -> str:
     safe = html.escape(text)
-    png = viz._png(figure, dpi=130, bbox_inches="tight")
-    return f'<figure><img alt="{safe}" src="data:image/png;base64,{png}"><figcaption>{safe}</figcaption></figure>'
+    picture = png(figure, ground="white")
+    plt.close(figure)
+    return f'<figure><img alt="{safe}" src="data:image/png;base64,{picture}"><figcaption>{safe}</figcaption></figure>'
