@@ -107,7 +107,7 @@ class MILClassifier(nn.Module):
         if not hasattr(bags, "instances"):
             hint = "; Bags.from_list([x]) makes a bag of instances x" if isinstance(bags, Tensor) else ""
             raise ValueError(f"bags: expected Bags, got {shown(bags)}{hint}")
-        x, weight, dim = bags.instances, self.classifier.weight, self.dim
+        x, weight, dim = bags.instances, next(self.parameters()), self.dim
         if x.device != weight.device:
             device = str(weight.device)
             raise ValueError(

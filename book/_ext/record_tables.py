@@ -80,7 +80,8 @@ class Table(Directive):
 
     def run(self):
         env = self.state.document.settings.env
-        env.note_reread()  # records may have come although the page is as it was
+        if self.name == "environments":  # cheap; the others: see outdated_pages
+            env.note_reread()
         rows, node = self.rows(), nodes.Element()
         if not self.folded:
             self.state.nested_parse(StringList(rows, source="records"), self.content_offset, node)
@@ -201,6 +202,24 @@ def verdict_of(rows):
     return "; ".join(
         f"{'**' * (i == 0)}{v}{'**' * (i == 0)} in {counts[v]} of {len(rows)}" for i, v in enumerate(order)
     )
+
+
+class Environments(Table):
+    """Where chapters and tests were tried beside the pinned versions, and what came of it."""
+
+    names = {"colab": "Colab", "lowest": "lowest versions", "newest": "newest versions", "sphinx": "newest Sphinx"}  # noqa: RUF012
+
+    def rows(self):
+        path = RESULTS / "environments.json"
+        known = json.loads(path.read_text()) if path.exists() else {}
+        rows = [table_head("Environment", "Tried on", "Versions", "What", "Passed", "Failed")]
+        for name, found in known.items():
+            versions = ", ".join(f"{package} {version}" for package, version in found["versions"].items())
+            for what, result in found["runs"].items():
+                numbers = str(result["passed"]), str(len(result["failed"]))
+                rows.append(table_row(self.names[name], found["date"], versions, what, *numbers))
+        text = "\n".join(rows) if known else "Not tried yet: `make colab` and `make versions` do."
+        return text.splitlines()
 
 
 class MnistResults(Table):
@@ -437,16 +456,39 @@ def gamma_of(row):
     return "—" if isnan(row.gamma) else f"{row.gamma:g}"
 
 
+DIRECTIVES = {
+    "environments": Environments,
+    "mnist-results": MnistResults,
+    "mnist-curves": MnistCurves,
+    "paper-setting": PaperSetting,
+    "mnist-ledger": MnistLedger,
+    "cross-validation": CrossValidation,
+    "image-ledger": ImageLedger,
+    "trials": Trials,
+    "benchmark-goals": BenchmarkGoals,
+    "claims": Claims,
+    "forest": Forest,
+    "headlines": Headlines,
+}
+
+
+def outdated_pages(app, env, added, changed, removed):
+    """The pages with tables, if records or the code that reads them are not those of the last build.
+
+    Sphinx looks at the pages alone; to read these in every build would take most of its time.
+    """
+    code = [Path(__file__), *Path(load_table.__code__.co_filename).parents[1].rglob("*.py")]
+    state = sorted((str(path), path.stat().st_mtime_ns) for path in [*code, *RESULTS.rglob("*.json")])
+    before, env.samil_records = getattr(env, "samil_records", None), state
+    if state == before:
+        return []
+    texts = {name: Path(env.doc2path(name)) for name in env.found_docs}
+    marks = [f"```{{{name}}}" for name in DIRECTIVES]
+    return [n for n, path in texts.items() if path.suffix == ".md" and any(m in path.read_text() for m in marks)]
+
+
 def setup(app):
-    app.add_directive("claims", Claims)
-    app.add_directive("forest", Forest)
-    app.add_directive("headlines", Headlines)
-    app.add_directive("mnist-results", MnistResults)
-    app.add_directive("mnist-curves", MnistCurves)
-    app.add_directive("paper-setting", PaperSetting)
-    app.add_directive("mnist-ledger", MnistLedger)
-    app.add_directive("cross-validation", CrossValidation)
-    app.add_directive("image-ledger", ImageLedger)
-    app.add_directive("trials", Trials)
-    app.add_directive("benchmark-goals", BenchmarkGoals)
+    for name, directive in DIRECTIVES.items():
+        app.add_directive(name, directive)
+    app.connect("env-get-outdated", outdated_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -48,7 +48,7 @@ def test_executed_in_order_without_error(path):
 def test_stored_clean(path):
     notebook = read(path)
     nbformat.validate(notebook)
-    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert set(notebook.metadata) - {"accelerator"} == {"kernelspec", "language_info"}
     assert [cell.id for cell in notebook.cells] == [f"cell-{i:03}" for i in range(1, len(notebook.cells) + 1)]
     assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
     text = re.sub(r"[A-Za-z0-9+/=]{200,}", "picture", path.read_text(encoding="utf-8"))  # base64 may spell anything
@@ -94,6 +94,15 @@ def lines_of(cell) -> int:
 
 def headings_of(source: str) -> list[str]:
     return [line for line in source.splitlines() if re.match(r"#+ ", line)]
+
+
+@chapters
+def test_colab_gives_a_card_to_chapters_that_train_on_it(path):
+    trains = any("sl.fit(" in cell.source and "device=" not in cell.source for cell in code_cells(path))
+    for notebook in (read(path), read(path.parent / "student" / path.name)):
+        promised = "trains on a graphics card where there is one" in notebook.cells[0].source
+        assert notebook.metadata.get("accelerator") == ("GPU" if promised else None)
+        assert trains or not promised
 
 
 @chapters
