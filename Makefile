@@ -7,14 +7,15 @@ override ASSIGNMENT := $(value ASSIGNMENT)
 override SUBMISSIONS := $(value SUBMISSIONS)
 override SEED := $(or $(value SEED),0)
 override OUT := $(or $(value OUT),graded)
-export URL NAMES ASSIGNMENT SUBMISSIONS SEED OUT
+override CHAPTERS := $(value CHAPTERS)
+export URL NAMES ASSIGNMENT SUBMISSIONS SEED OUT CHAPTERS
 PYTHON ?= python3
 BIN := .venv/bin
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 # Progress bars are for people: they would only leave noise in stored notebooks and logs.
 export TQDM_DISABLE = 1
 
-.PHONY: book test notebooks fuzz repository assignments grade colab versions clean
+.PHONY: book test notebooks fuzz repository assignments grade slides colab versions clean
 
 book: .venv/installed
 	$(BIN)/jupyter-book build . -W -n --keep-going --quiet
@@ -41,6 +42,10 @@ repository: .venv/installed
 # The notebooks of a class into notebooks/assignments/: make assignments SEED=2027
 assignments: .venv/installed
 	$(BIN)/python -m course.release --seed "$$SEED"
+
+# Slides of the book's figures into slides/: make slides [CHAPTERS="03_attention_pooling"]
+slides: .venv/installed
+	$(BIN)/python -m tools.slides $$CHAPTERS
 
 # make grade ASSIGNMENT=a1 SUBMISSIONS=folder SEED=2027 OUT=folder
 grade: .venv/installed

@@ -18,6 +18,13 @@ VARIANTS: dict[str, list[dict[str, str]]] = {
         },
         {"formula": r"-\lVert V h_i - w \rVert_1", "score": "-(h @ V.T - w).abs().sum(-1)"},
     ],
+    "a2": [
+        # Rules that no AbMILP can follow; "half 9s or more" and "a 9 without a 7" are none, it can follow them.
+        {"rule": "a 9 and a 7", "bags": "[[9, 7, 1], [9, 7, 2], [9, 9, 1], [7, 7, 2]]"},
+        {"rule": "a 9 or a 7, but not both", "bags": "[[9, 9, 1], [7, 7, 2], [9, 7, 1], [9, 7, 2]]"},
+        {"rule": "both a 9 and a 7, or neither", "bags": "[[9, 7, 3], [1, 2, 3], [9, 1, 3], [7, 2, 3]]"},
+        {"rule": "anything but a 9 together with a 7", "bags": "[[9, 9, 3], [7, 7, 4], [9, 7, 3], [9, 7, 4]]"},
+    ],
 }
 
 
