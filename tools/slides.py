@@ -1,4 +1,4 @@
-"""Slides of the book's figures: make slides [CHAPTERS="03_attention_pooling …"] writes slides/NAME.pdf and the PNG files.
+"""Slides of the book's figures: make slides [CHAPTERS="03_attention_pooling …"] writes slides/NAME.pdf and pictures.
 
 Each page has the chapter's title, a picture as it is stored in the notebook, and its alt text.
 """

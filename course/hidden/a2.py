@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,11 +98,10 @@ def _four_bags(rule: Callable[[set[int]], bool], right: str, bags: str) -> Task:
         value = f.value()
         if not isinstance(value, (list, tuple)) or len(value) != 2:
             raise Wrong("expected two results, the bags and their labels")
-        found, labels = ([x.tolist() if isinstance(x, Tensor) else x for x in part] for part in value)
-        digits = [list(map(int, bag)) for bag in found]
+        digits = [[int(x) for x in bag] for bag in value[0]]
         if len(digits) != 4 or not all(digits) or not {d for bag in digits for d in bag} <= set(range(10)):
             raise Wrong("expected four bags of digits 0 to 9, none empty")
-        return digits, [int(x) for x in labels]
+        return digits, [int(x) for x in value[1]]
 
     def labelled(f: Answer) -> None:
         digits, labels = read(f)
@@ -196,8 +196,14 @@ def _double(right: str) -> Task:
         h, offsets = batch(f, 90, [4, 2, 3])
         h2, offsets2 = doubled(f, h, offsets)
         torch.manual_seed(f.seed)
-        for name in ("abmilp", "sa-abmilp", "gsa-abmilp", "lsa-abmilp", "embedding-mean"):
-            options = {"gamma": 1.0} if name in sl.models.KERNEL_OF else {}
+        for name, gamma in (
+            ("abmilp", None),
+            ("sa-abmilp", 1),
+            ("gsa-abmilp", 1),
+            ("lsa-abmilp", 1),
+            ("embedding-mean", None),
+        ):
+            options: dict[str, Any] = {} if gamma is None else {"gamma": gamma}
             model = sl.build(name, nn.Identity(), dim=4, **options)
             one, two = (sl.predict(model, sl.Bags(*x)).logits for x in ((h, offsets), (h2, offsets2)))
             if not torch.allclose(one, two, atol=1e-4):
