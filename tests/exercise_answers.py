@@ -598,4 +598,36 @@ ANSWERS = {
             ("logits >= threshold", "logits <= threshold"),
         ],
     ),
+    ("19_whole_slides", "count_tiles"): (
+        "def count_tiles(width, height, own, size, mpp):\n    side = size * mpp / own\n    return len([x for x in range(1, width) if x * side <= width]) * len([y for y in range(1, height) if y * side <= height])",
+        [
+            ("size * mpp / own", "size * own / mpp"),
+            ("size * mpp / own", "size"),
+            ("int(width // side) *", "int(width // side) +"),
+            ("int(height // side)", "round(height / side)"),
+            ("int(width // side) * int(height // side)", "int(width * height // side**2)"),
+        ],
+    ),
+    ("19_whole_slides", "value_at"): (
+        "def value_at(point, corners, values, side):\n    found = [v for (x, y), v in zip(corners.tolist(), values.tolist()) if 0 <= point[0] - x < side and 0 <= point[1] - y < side]\n    return sum(found) / len(found) if found else None",
+        [
+            ("values[inside].mean()", "values[inside].sum()"),
+            ("values[inside].mean()", "values[inside].max()"),
+            (".all(1)", ".any(1)"),
+            ("point < corners + side", "point <= corners + side"),
+            ("corners <= point", "corners < point"),
+            ("if inside.any() else None", "if inside.any() else 0.0"),
+        ],
+    ),
+    ("19_whole_slides", "otsu"): (
+        "def otsu(x):\n    levels = x.unique()\n    lower = x <= levels[:-1, None]\n    n = lower.sum(1)\n    low, high = (x * lower).sum(1) / n, (x * ~lower).sum(1) / (len(x) - n)\n    return levels[(n * (len(x) - n) * (low - high) ** 2).argmax()].item()",
+        [
+            ("len(low) * len(high) * (", "("),
+            (" ** 2", ""),
+            ("len(low) * len(high)", "len(low)"),
+            ("between > best", "between < best or best < 0"),
+            ("t.item()", "(low.mean() + high.mean()).item() / 2"),
+            ("x <= t], x[x > t]", "x < t], x[x >= t]"),
+        ],
+    ),
 }
