@@ -140,7 +140,7 @@ class Answer:
         self._calls.append((args, grad, reply))
         expected = reference(*args)
         if problem := difference(reply["value"], expected, tolerance):
-            raise Wrong(f"{what}: {problem}{self._hint()}")
+            raise Wrong(f"{what}: {problem}.{self._hint()}")
         if reply["changed"]:
             raise Wrong(f"{what}: the function changes its argument {reply['changed'][0] + 1} in place.{self._hint()}")
         if grad:

@@ -143,7 +143,7 @@ def page(title: str, result: Result, tasks: Mapping[str, int], items: Mapping[st
         body.append(f'<h2>{e(item)} <span class="points">{got}</span></h2>')
         body += [f"<blockquote>{e(comment)}</blockquote>"] if comment else []
     if result.notes:
-        body.append("<h2>Notes</h2><ul>" + "".join(f"<li>{e(note)}</li>" for note in result.notes) + "</ul>")
+        body.append("<h2>Notes</h2>" + "".join(f"<p>{e(note)}</p>" for note in result.notes))
     if result.written:
         body.append("<h2>What you wrote</h2>" + "".join(f"<pre>{e(text)}</pre>" for text in result.written))
     return (

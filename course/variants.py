@@ -25,6 +25,16 @@ VARIANTS: dict[str, list[dict[str, str]]] = {
         {"rule": "both a 9 and a 7, or neither", "bags": "[[9, 7, 3], [1, 2, 3], [9, 1, 3], [7, 2, 3]]"},
         {"rule": "anything but a 9 together with a 7", "bags": "[[9, 9, 3], [7, 7, 4], [9, 7, 3], [9, 7, 4]]"},
     ],
+    "a3": [
+        {
+            "t": r"$t = \lVert k - q \rVert_2^2$, the squared Euclidean distance",
+            "known": r"$e^{-\alpha t}$, $1 / (1 + \alpha t)$, $-\alpha t$, $-\sqrt{\alpha t}$, $-\log(1 + \alpha t)$",
+        },
+        {
+            "t": r"$t = \lVert k - q \rVert_1$, the L1 distance",
+            "known": r"$e^{-\alpha t}$, $1 / (1 + \alpha t)$, $-\alpha t$, $e^{-\alpha t^2}$, $1 / (1 + \alpha t^2)$",
+        },
+    ],
 }
 
 
