@@ -35,6 +35,12 @@ VARIANTS: dict[str, list[dict[str, str]]] = {
             "known": r"$e^{-\alpha t}$, $1 / (1 + \alpha t)$, $-\alpha t$, $e^{-\alpha t^2}$, $1 / (1 + \alpha t^2)$",
         },
     ],
+    "a4": [
+        {"cell": "presence, sa-abmilp, 100 bags", "aucs": "[0.7682, 0.7481, 0.7779, 0.8012, 0.7848]"},
+        {"cell": "threshold, gsa-abmilp, 100 bags", "aucs": "[0.8218, 0.8091, 0.8806, 0.8339, 0.9129]"},
+        {"cell": "presence, lsa-abmilp, 150 bags", "aucs": "[0.7234, 0.7582, 0.7967, 0.7364, 0.925]"},
+        {"cell": "threshold, iqsa-abmilp, 150 bags", "aucs": "[0.8917, 0.8795, 0.9055, 0.9279, 0.8975]"},
+    ],
 }
 
 

@@ -143,12 +143,8 @@ class Lent:
     What it computes stays with the grader, gradients too.
     """
 
-    def __init__(self, number: int, requests: BinaryIO, results: BinaryIO) -> None:
-        self._number, self._requests, self._results = number, requests, results
-
-    def _ask(self, message: dict[str, Any]) -> Any:
-        send(self._results, {"lent": self._number, **message})
-        return receive(self._requests)
+    def __init__(self, ask: Callable[[dict[str, Any]], Any]) -> None:
+        self._ask = ask
 
     def __call__(self, *args: Any) -> Any:
         tensors = [a for a in args if isinstance(a, Tensor) and a.is_floating_point()]
@@ -199,6 +195,14 @@ def main() -> None:
     space: dict[str, Any] = {"__name__": "__main__", "get_ipython": Shell}
     folder = os.path.realpath(os.getcwd())
     libraries = {sys.prefix, sys.base_prefix, "/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev", *sys.argv[3:]}
+
+    def lend(number: int) -> Lent:
+        def ask(message: dict[str, Any]) -> Any:
+            send(results, {"lent": number, **message})
+            return receive(requests)
+
+        return Lent(ask)
+
     send(results, {"ready": True})
     sys.addaudithook(guard(folder, tuple(map(os.path.realpath, libraries))))
     while True:
@@ -207,7 +211,7 @@ def main() -> None:
         except EOFError:
             os._exit(0)
         try:
-            reply = answer(request, space, lambda number: Lent(number, requests, results))
+            reply = answer(request, space, lend)
         except BaseException as error:
             reply = {"error": short(error)}
         try:
