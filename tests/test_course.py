@@ -159,10 +159,10 @@ SETUP = "import torch\nfrom torch import nn\nSEED = 0"
 FIRST = replace(grade.load("a1", 0), tasks=grade.load("a1", 0).tasks[:2])  # the tasks that need no optimizer
 
 
-def graded(tmp_path, text, limit=10.0, assignment=FIRST):
+def graded(tmp_path, text, limit=10.0, assignment=FIRST, name="a1"):
     path = tmp_path / "Ann.ipynb"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    result = grade.grade(submissions.find(tmp_path, ["attention_weights"])[0], assignment, "a1", 0, limit)
+    result = grade.grade(submissions.find(tmp_path, ["attention_weights"])[0], assignment, name, 0, limit)
     return {task.name: result.points(task.name) for task in assignment.tasks}, result
 
 
@@ -213,6 +213,24 @@ def test_files_that_are_no_notebook(tmp_path):
         points, result = graded(tmp_path, text)
         assert sum(points.values()) == 0
         assert why in result.notes[0]
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_whole_submissions_of_the_other_assignments(tmp_path, name):
+    """Right, wrong and empty at once: one task is solved as it should be, one is broken, the rest as it is released."""
+    assignment = grade.load(name, 0)
+    solved, empty = (list(make_notebook(name, 0).cells) for make_notebook in (release.solved, release.released))
+    last = assignment.tasks[-1].function
+    broken = assignment.tasks[0].mutant(assignment.tasks[0].mistakes[0])
+    cells = [c.source for c in (*empty, *(c for c in solved if f"def {last}(" in c.source)) if c.cell_type == "code"]
+    helpers = [text for f, text in release.answers(name, 0).items() if f == "phi"]  # the others of a3 build on it
+    text = notebook(*cells, *helpers[: name == "a3"], broken)
+    points, result = graded(tmp_path, text, assignment=assignment, name=name)
+    if name != "a3":  # whose last task builds on the first
+        assert points[assignment.tasks[-1].name] == assignment.tasks[-1].points
+    assert points[assignment.tasks[0].name] < assignment.tasks[0].points
+    assert assignment.tasks[0].mistakes[0].hint in "".join(part[4] for part in result.parts)
+    assert "nothing is filled in yet" in "".join(part[4] for part in result.parts)
 
 
 ATTACKS = {
