@@ -199,7 +199,7 @@ def _own_runs(cell: tuple[str, str, int], right: str, aucs: str) -> Task:
         Mistake(f"aucs = {aucs}", f"aucs = {aucs}[:2]", "with the seeds 0 to 4"),
         Mistake("return dict(enumerate(aucs))", "return aucs", "expected a dictionary"),
         Mistake(
-            "return dict(enumerate(aucs))", "return {s: 0.99 + 0.001 * s for s in range(5)}", "far from the records"
+            "return dict(enumerate(aucs))", "return {s: 1 - a for s, a in enumerate(aucs)}", "far from the records"
         ),
         Mistake("return dict(enumerate(aucs))", "return {s: 0.5 + 0.01 * s for s in range(5)}", "far from the records"),
         Mistake("return dict(enumerate(aucs))", "return {s: 100 * a for s, a in enumerate(aucs)}", "between 0 and 1"),
@@ -322,7 +322,11 @@ def _audit(right: str) -> Task:
             "accepted, though wrong: weights without a gradient",
         ),
         Mistake(values, "if z.grad_fn is not expected.grad_fn:", "right implementations are rejected"),
-        Mistake("pool(h, offsets, V, w), torch.stack", "torch.stack(right), torch.stack", "accepted, though wrong"),
+        Mistake(
+            "pool(h, offsets, V, w), torch.stack",
+            "torch.stack([(torch.tanh(x @ V.T) @ w).softmax(0) @ x for x in h.split(sizes)]), torch.stack",
+            "accepted, though wrong",
+        ),
         Mistake("    return True\n", "    print(True)\n", "returns nothing"),
         Mistake("    return True\n", '    return "right"\n', "expected True or False"),
     )
