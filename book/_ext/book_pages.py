@@ -128,6 +128,7 @@ class Figures(Directive):
     """A place for all figures; they are known when all chapters are read."""
 
     def run(self):
+        self.state.document.settings.env.note_reread()  # chapters may have changed although the page is as it was
         return [nodes.comment("", "all figures")]
 
 
