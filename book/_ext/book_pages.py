@@ -22,7 +22,7 @@ def chapters():
     """What chapters.yml says of the chapters that are there, in their order, by name."""
     known = yaml.safe_load((ROOT / "book" / "chapters.yml").read_text(encoding="utf-8"))
     there = {path.stem for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")}
-    return {name: known[name] for name in sorted(there)}
+    return {name: known.get(name, {"about": "", "own": [], "also": []}) for name in sorted(there)}
 
 
 @cache
