@@ -39,7 +39,7 @@ JUPYTER_BOOK = (  # the other extensions that it loads
     *("sphinx-comments", "sphinx-copybutton", "sphinx_design", "sphinx-external-toc", "sphinx-jupyterbook-latex"),
     *("sphinx-multitoc-numbering", "sphinx-thebe", "sphinx-togglebutton", "sphinxcontrib-bibtex"),
 )
-PYTHONS = {"colab": "python3.13", "lowest": "python3.11", "newest": "python3.14", "sphinx": sys.executable}
+PYTHONS = {"colab": "python3.13", "lowest": "python3.11", "newest": "python3.13", "sphinx": sys.executable}
 
 
 def requirements(*extras: str) -> list[str]:

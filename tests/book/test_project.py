@@ -73,7 +73,7 @@ def test_no_extra_replaces_a_package_of_colab(text):
 
 
 def test_one_range_of_pythons():
-    versions = ["3.11", "3.12", "3.13", "3.14"]
+    versions = ["3.11", "3.12", "3.13"]
     assert PROJECT["requires-python"] == f">={versions[0]},<3.{int(versions[-1][2:]) + 1}"
     assert [c.rpartition(" ")[2] for c in PROJECT["classifiers"] if "Python :: 3." in c] == versions
     for name in ("README.md", "Makefile", "book/contents.md"):
