@@ -29,7 +29,14 @@ from tools.repository import slug
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(VARIANTS)
 SEEDS = range(max(len(known) for known in VARIANTS.values()))
-TASKS = [(name, seed, task) for name in NAMES for seed in SEEDS for task in grade.load(name, seed).tasks]
+FIRSTS = {name: [task.right for task in grade.load(name, 0).tasks] for name in NAMES}
+TASKS = [
+    (name, seed, task)
+    for name in NAMES
+    for seed in range(len(VARIANTS[name]))
+    for task, first in zip(grade.load(name, seed).tasks, FIRSTS[name], strict=True)
+    if seed == 0 or task.right != first or task.function == "phi"  # whose known kernels depend on the seed
+]
 tasks = pytest.mark.parametrize(("name", "seed", "task"), TASKS, ids=[f"{n}-{s}-{t.name}" for n, s, t in TASKS])
 COUNTS: dict[str, list[int]] = {}
 
