@@ -41,7 +41,9 @@ def show(figure: Figure, alt: str) -> None:
     """
     from IPython.display import display
 
-    if not alt.strip():
+    if not isinstance(figure, Figure):
+        raise ValueError(f"figure: expected a Figure, got {figure!r}")
+    if not isinstance(alt, str) or not alt.strip():
         raise ValueError("alt: expected a text that says what the figure shows, got an empty one")
     metadata: dict[str, Any] = {"alt": alt, "width": round(figure.get_figwidth() * 100)}
     of_page = pictures(figure)

@@ -21,6 +21,7 @@ from samil_lite.attention import KernelSelfAttention
 from samil_lite.bags import Bags
 from samil_lite.checkpoints import History
 from samil_lite.extras import from_extra
+from samil_lite.figures import png
 from samil_lite.metrics import Metrics, bag_metrics, check_labels
 from samil_lite.models import MILClassifier
 from samil_lite.training import BagSource, fit, predict
@@ -313,8 +314,8 @@ def _attention_picture(bag: Bags, weights: Tensor, text: str = "") -> str:
 
 def _picture(figure: Figure, alt: str, text: str = "") -> str:
     """A figure as HTML with a text for those who cannot see it, and one for all below it."""
-    png = viz._png(figure, dpi=100, bbox_inches="tight")
-    image = f'<img style="max-width:100%" alt="{html.escape(alt)}" src="data:image/png;base64,{png}">'
+    picture = png(figure, ground="white")
+    image = f'<img style="max-width:100%" alt="{html.escape(alt)}" src="data:image/png;base64,{picture}">'
     return image + (_paragraph(text) if text else "")
 
 

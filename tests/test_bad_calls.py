@@ -37,7 +37,7 @@ LEFT_OUT = re.compile(
     r"|data\.(histology|fungi|defungi|idrid|retina|musk|slides|download)|data\.features\.FeatureBags"
     r"|cross_validation\.CrossValidation|saving\.Card|backbones|sklearn|public_checkpoints|pretrained_lite"
     r"|experiments\.\w+\.(run|stored_folds)$|experiments\.(nuclei|scores|ledger)|experiments\.unit_tests\.summary"
-    r"|experiments\.mnist\.summary|experiments\.tabular\.by_fold|viz\.(show|stepper)$|kernel_attention\.plan"
+    r"|experiments\.mnist\.summary|experiments\.tabular\.by_fold|viz\.(show|stepper|forest)$|kernel_attention\.plan"
     r"|segments|checkpoints\.History|metrics\.Metrics|kernels\.(Kernel$|squared|dot|l1)"
 )
 NAMED = (ValueError, TypeError, IndexError, OSError, ImportError, FloatingPointError)

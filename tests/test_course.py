@@ -292,7 +292,7 @@ def test_the_sandbox_holds_without_the_guard():
     code = """
 import os, socket
 found = [p for p in ("/work", "/home", "/root", "/tmp", "/etc/passwd", REPO + "/course/hidden") if os.path.exists(p) and p != "/home"]
-assert not [p for p in found if p in ("/tmp", "/etc/passwd") or p.endswith("hidden")], found
+assert not [p for p in found if (p == "/tmp" and not torch_file.startswith("/tmp")) or p == "/etc/passwd" or p.endswith("hidden")], found
 for path in (torch_file, "/usr/x"):
     try:
         open(path, "a").close()

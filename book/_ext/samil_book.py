@@ -107,6 +107,7 @@ def add_pictures(app, doctree):
 def mend_body(app, pagename, templatename, context, doctree):
     """A picture that is not shown, such as that for dark pages, is not fetched; no role that browsers gave up."""
     if context.get("body"):
+        context["body"] = re.sub(r"<style scoped.*?</style>", "", context["body"], flags=re.DOTALL)  # no HTML any more
         empty = r"<th(?: class=\"head\")?>(?:<p></p>)?</th>"  # a corner of a table is no header
         context["body"] = re.sub(empty, "<td></td>", context["body"])
         body = re.sub(r"<img (?!loading)", '<img loading="lazy" ', context["body"])
