@@ -313,7 +313,12 @@ def forest(names: Sequence[str], effects: Sequence[Sequence[float]], label: str)
         names: one text for each effect.
         effects: effect, lower and upper end of its interval, for each name.
         label: text of the axis.
+
+    Raises:
+        ValueError: if the effects are not three numbers for each name.
     """
+    if (shape := np.shape(effects)) != (len(names), 3):
+        raise ValueError(f"effects: expected an effect and two ends for each of {len(names)} names, got shape {shape}")
     figure, axis = _axes(7, 0.9 + 0.26 * len(names))
     for place, (effect, low, high) in enumerate(effects):
         sure = low > 0 or high < 0

@@ -166,3 +166,8 @@ def test_the_text_says_which_way_the_loss_goes():
         "Training loss rises from 1.00 to 2.00",
         "Training loss begins and ends at 1.00",
     ]
+
+
+def test_forest_needs_an_interval_for_each_name():
+    with pytest.raises(ValueError, match=r"effects: expected an effect and two ends for each of 2 names"):
+        viz.forest(["a", "b"], [(0.1, 0.0, 0.2)], "difference")
