@@ -169,6 +169,14 @@ def add_terms(app, doctree):
             sections[0].insert(0, addnodes.index(entries=[("single", term, target, main, None)], inline=False))
 
 
+def keep_terms(app, env):
+    """Gives Sphinx back the terms of pages that are not written anew: its search index forgets them."""
+    kept = getattr(env, "_search_index_index_entries", None)
+    for name in chapters() if kept is not None else ():
+        entries = [e for n in env.get_doctree(f"notebooks/{name}").findall(addnodes.index) for e in n["entries"]]
+        kept[f"notebooks/{name}"] = sorted({(term, target, main) for _, term, target, main, _ in entries})
+
+
 PRINT = """<!DOCTYPE html>
 <html lang="en" data-theme="light"><head><meta charset="utf-8"><title>{title}, one page</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="../_static/logo.svg">
@@ -210,6 +218,7 @@ def setup(app):
     app.add_directive("terms", Terms)
     app.add_directive("all-figures", Figures)
     app.connect("doctree-read", add_terms)
+    app.connect("env-updated", keep_terms)
     app.connect("doctree-resolved", fill_figures)
     app.connect("build-finished", write_print_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
