@@ -1,8 +1,8 @@
 """Limits on instances: of a batch, whose cost they are, and of a bag in training."""
 
-import hashlib
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,20 +38,22 @@ def steps_within(bags: Any, bags_per_step: int | None = None) -> tuple[Tensor, .
 class Limited:
     """Bags of which each look takes at most so many instances a bag, drawn without replacement, in their order.
 
-    Coordinates and instance labels stay with their instances. The draw depends on PyTorch's seed and on which bags are
-    looked at together, and leaves PyTorch's generator as it was: `fit` seeds each epoch anew, so each epoch sees others
-    and a resumed run the same. Of bags on disk only the drawn rows are read where the file allows it.
+    Coordinates and instance labels stay with their instances. What is drawn of a bag depends on the seed and on the
+    bag's number alone, so processes that share out a step's bags draw what one process would. `fit` gives each epoch
+    another seed: each epoch sees others and a resumed run the same. Of bags on disk only the drawn rows are read where
+    the file allows it.
 
     Args:
         bags: `Bags`, `FeatureBags`, or another source of bags that knows its `sizes`.
         max_instances: the most instances of a bag.
+        seed: None: PyTorch's seed at each look; its generator stays as it was.
     """
 
     @checked(max_instances=at_least(1))
-    def __init__(self, bags: Any, max_instances: int) -> None:
+    def __init__(self, bags: Any, max_instances: int, seed: int | None = None) -> None:
         if not hasattr(bags, "sizes"):
             raise ValueError(f"max_instances: expected bags that know their sizes, got {type(bags).__name__}")
-        self.bags, self.max_instances = bags, max_instances
+        self.bags, self.max_instances, self.seed = bags, max_instances, seed
         self.labels: Tensor | None = bags.labels
         self.sizes: Tensor = bags.sizes.clamp_max(max_instances)
         self.n_instances = int(self.sizes.sum())
@@ -65,18 +67,19 @@ class Limited:
         sizes = self.bags.sizes[chosen].cpu()
         if (sizes <= self.max_instances).all():
             return self.bags[chosen]  # type: ignore[no-any-return]
-        kept = _drawn(sizes, self.max_instances, chosen)
+        seed = torch.initial_seed() if self.seed is None else self.seed
+        kept = _drawn(sizes, self.max_instances, chosen, seed)
         if hasattr(self.bags, "read"):
             return self.bags.read(chosen, kept)  # type: ignore[no-any-return]
         return _only(self.bags[chosen], kept)
 
 
-def _drawn(sizes: Tensor, most: int, chosen: Tensor) -> Tensor:
-    """Which instances (n,) of bags of these sizes are drawn."""
-    text = f"{torch.initial_seed()} {chosen.tolist()}"
-    seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "little")
+def _drawn(sizes: Tensor, most: int, chosen: Tensor, seed: int) -> Tensor:
+    """Which instances (n,) of bags of these sizes and numbers are drawn."""
     offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
-    return segment_rank(torch.rand(int(sizes.sum()), generator=torch.Generator().manual_seed(seed)), offsets) < most
+    bags = zip(chosen.tolist(), sizes.tolist(), strict=True)
+    draws = [np.random.Generator(np.random.Philox(key=[seed % 2**64, b])).random(n) for b, n in bags]
+    return segment_rank(torch.from_numpy(np.concatenate(draws)), offsets) < most
 
 
 def _only(bags: Bags, kept: Tensor) -> Bags:

@@ -129,7 +129,6 @@ def fit(
     }  # fmt: skip
     ranks = joined()
     named = None if checkpoint is None else Checkpoint(Path(checkpoint), _identity(settings, model, train, validation))
-    seen = train if max_instances is None else Limited(train, max_instances)
     model.to(default_device() if device is None else device)
     optimiser = _adam(model, lr, weight_decay, gamma_lr, gamma_weight_decay)
     run = TrainingRun(model, optimiser, None if ranks.rank else named)
@@ -141,7 +140,9 @@ def fit(
         with bar:
             while len(history.train_loss) < epochs and not (patience and history.stale_epochs() >= patience):
                 epoch = len(history.train_loss)
-                history.train_loss.append(_train_epoch(run, ranks, seen, mean_loss, bags_per_step, seed, epoch))
+                epoch_seed = seed * 1_000_003 + epoch  # a resumed run needs no stored random state
+                seen = train if max_instances is None else Limited(train, max_instances, epoch_seed)
+                history.train_loss.append(_train_epoch(run, ranks, seen, mean_loss, bags_per_step, epoch_seed, epoch))
                 if validation is not None:
                     history.validation_loss.append(_mean_loss(model, ranks, validation, mean_loss))
                     _check_finite("the validation loss", history.validation_loss[-1], epoch)
@@ -218,13 +219,12 @@ def evaluate(model: nn.Module, bags: BagSource, bags_per_step: int | None = None
 
 
 def _train_epoch(
-    run: TrainingRun, ranks: Ranks, train: BagSource, mean_loss: Loss, bags_per_step: int, seed: int, epoch: int
+    run: TrainingRun, ranks: Ranks, train: BagSource, mean_loss: Loss, bags_per_step: int, epoch_seed: int, epoch: int
 ) -> float:
     """One pass over the training bags; returns the mean loss of a bag."""
     model, optimiser, device = run.model, run.optimiser, device_of(run.model)
     model.train()
     total = torch.zeros((), device=device)
-    epoch_seed = seed * 1_000_003 + epoch  # a resumed run needs no stored random state
     steps = torch.randperm(len(train), generator=torch.Generator().manual_seed(epoch_seed)).split(bags_per_step)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(epoch_seed + (ranks.rank << 32))  # dropout, another one in each rank

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from two_ranks import SETTINGS, TRAIN, VALIDATION, gradients, model
+from two_ranks import SETTINGS, TRAIN, UNEQUAL, VALIDATION, gradients, model
 
 import samil_lite as sl
 from samil_lite.ranks import Ranks
@@ -54,18 +54,17 @@ def test_gradients_are_those_of_one_process(of_two):
 
 
 def test_a_killed_run_goes_on_and_ends_as_one_process_does(of_two):
-    alone, again = model(0), model(0)
+    alone, again, limited = model(0), model(0), model(0)
     history = sl.fit(alone, TRAIN, VALIDATION, **SETTINGS, progress=False)
     bag_by_bag = sl.fit(again, TRAIN, **{**SETTINGS, "bags_per_step": 1, "epochs": 1}, progress=False)
+    few = sl.fit(limited, UNEQUAL, **SETTINGS, max_instances=6, progress=False)  # the instances that one process draws
+    losses = history.train_loss, history.validation_loss, bag_by_bag.train_loss, few.train_loss
     for found in of_two:
-        for a, b in zip(
-            found["losses"], (history.train_loss, history.validation_loss, bag_by_bag.train_loss), strict=True
-        ):
+        for a, b in zip(found["losses"], losses, strict=True):
             assert a == pytest.approx(b, abs=1e-6)
-        for name, expected in alone.state_dict().items():
-            torch.testing.assert_close(found["weights"][name], expected, atol=1e-6, rtol=1e-6)
-        for name, expected in again.state_dict().items():
-            torch.testing.assert_close(found["again"][name], expected, atol=1e-6, rtol=1e-6)
+        for which, one in (("weights", alone), ("again", again), ("limited", limited)):
+            for name, expected in one.state_dict().items():
+                torch.testing.assert_close(found[which][name], expected, atol=1e-6, rtol=1e-6)
 
 
 def test_shares_are_a_partition():

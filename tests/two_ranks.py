@@ -16,13 +16,14 @@ from samil_lite.ranks import joined
 SETTINGS = {"epochs": 3, "bags_per_step": 3, "lr": 1e-2, "device": "cpu"}
 
 
-def bags(n: int, seed: int) -> sl.Bags:
+def bags(n: int, seed: int, more: int = 1) -> sl.Bags:
     generator = torch.Generator().manual_seed(seed)
-    parts = [torch.randn(2 + b % 3, 5, generator=generator, dtype=torch.float64) for b in range(n)]
+    parts = [torch.randn(2 + more * (b % 3), 5, generator=generator, dtype=torch.float64) for b in range(n)]
     return sl.Bags.from_list(parts, torch.arange(n) % 2)
 
 
 TRAIN, VALIDATION = bags(11, 0), bags(5, 1)  # steps of 3, 3, 3, 2; neither number can be halved
+UNEQUAL = bags(11, 2, more=40)  # 2, 42 or 82 instances
 
 
 def model(seed: int) -> nn.Module:
@@ -63,11 +64,14 @@ def main(folder: Path, kill: bool) -> None:
     assert shown == [rank == 0]
     again = model(rank)  # a second run of the same processes
     alone = sl.fit(again, TRAIN, **{**SETTINGS, "bags_per_step": 1, "epochs": 1})  # rank 1 has nothing to do
+    limited = model(rank)
+    few = sl.fit(limited, UNEQUAL, **SETTINGS, max_instances=6)
     found = {
         "gradients": {n: gradients(n) for n in (1, 2, 3, 11)},
         "weights": trained.state_dict(),
         "again": again.state_dict(),
-        "losses": [history.train_loss, history.validation_loss, alone.train_loss],
+        "limited": limited.state_dict(),
+        "losses": [history.train_loss, history.validation_loss, alone.train_loss, few.train_loss],
     }
     torch.save(found, folder / f"found_{rank}.pt")
 
