@@ -6,7 +6,9 @@
     sphinx   the book with the newest Sphinx, through the conf.py that Jupyter Book writes: the way out of its 1.x line
 
 Each has a virtual environment of its own in the folder SAMIL_ENVIRONMENTS (~/.cache/samil-lite unless it is set), of
-several GB where PyTorch comes with CUDA. The outcome goes into book/results/environments.json.
+several GB where PyTorch comes with CUDA. What is tried is a clone of this repository, so only what is committed, and
+editing may go on. A run that cannot be made counts as failed, and the others follow. The outcome goes into
+book/results/environments.json.
 """
 
 import argparse
@@ -51,7 +53,8 @@ def requirements(*extras: str) -> list[str]:
 def environment(name: str, python: str, packages: Sequence[str], *options: str) -> Path:
     """The Python of an environment with these packages; made unless it is there with the same ones."""
     folder = HOME / name
-    wanted = "\n".join([python, *packages, *options])
+    files = [Path(option).read_text() for option in options if Path(option).is_file()]
+    wanted = "\n".join([python, *packages, *files])
     stamp = folder / "installed"
     if not stamp.exists() or stamp.read_text() != wanted:
         shutil.rmtree(folder, ignore_errors=True)
@@ -72,21 +75,15 @@ def run_pytest(python: Path, folder: Path, variables: dict[str, str], *arguments
     with tempfile.TemporaryDirectory() as place:
         report = Path(place) / "report.xml"
         workers = ["-n", str(os.cpu_count()), "--dist", "loadscope"]
-        command: list[str | Path] = [
-            python,
-            "-m",
-            "pytest",
-            "-q",
-            "--tb=short",
-            *workers,
-            f"--junitxml={report}",
-            *arguments,
-        ]
+        options = ["-q", "--tb=short", *workers, f"--junitxml={report}"]
+        command: list[str | Path] = [python, "-m", "pytest", *options, *arguments]
         settings = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "MPLCONFIGDIR": place}
         # Without the usual PATH a cell's "!" would find the commands of another environment.
         paths = {"PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
         subprocess.run(command, cwd=folder, env={**os.environ, **paths, **settings, **variables}, check=False)
         found = {}
+        if not report.exists():
+            return {"pytest": "ended without a report"}
         for case in ElementTree.parse(report).iter("testcase"):
             bad = [x.text or x.get("message") or "failed" for x in case if x.tag in ("failure", "error")]
             if not any(x.tag == "skipped" for x in case):
@@ -111,10 +108,10 @@ def outcome(found: dict[str, str]) -> dict[str, Any]:
     return {"passed": len(found) - len(failed), "failed": sorted(failed)}
 
 
-def like_colab(folder: Path, notebooks: Sequence[Path]) -> dict[str, str]:
+def like_colab(source: Path, folder: Path, notebooks: Sequence[Path]) -> dict[str, str]:
     """Copies each notebook alone into a folder of its own, and returns the variables that make it think it is on Colab.
 
-    The set-up cell clones into a folder beside the notebook instead of /content, and from this repository.
+    The set-up cell clones into a folder beside the notebook instead of /content, and from `source`.
     """
     for notebook in notebooks:
         place = folder / notebook.stem
@@ -123,45 +120,50 @@ def like_colab(folder: Path, notebooks: Sequence[Path]) -> dict[str, str]:
         (place / notebook.name).write_text(text, encoding="utf-8")
     startup = folder / "ipython" / "profile_default" / "startup"
     startup.mkdir(parents=True)
-    shutil.copy(ROOT / "tools" / "colab" / "startup.py", startup)
+    shutil.copy(source / "tools" / "colab" / "startup.py", startup)
     return {
         "IPYTHONDIR": str(folder / "ipython"),
-        "PYTHONPATH": str(ROOT / "tools"),  # for the pretend device
+        "PYTHONPATH": str(source / "tools"),  # for the pretend device
         "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"url.{ROOT.as_uri()}.insteadOf",
+        "GIT_CONFIG_KEY_0": f"url.{source.as_uri()}.insteadOf",
         "GIT_CONFIG_VALUE_0": PROJECT["urls"]["Repository"],
     }
 
 
-def colab(python: str) -> dict[str, Any]:
+def colab(source: Path, python: str) -> dict[str, Any]:
     """Chapters and student copies as on Colab."""
     wanted = [*requirements(*USED), *RUNNERS, "setuptools"]  # triton uses setuptools, which Colab has
     there = environment("colab", python, wanted, "--constraint", str(COLAB))
-    before = installed(there)
-    chapters = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    chapters = sorted((source / "notebooks").glob("[0-9]*.ipynb"))
     copies = [path.parent / "student" / path.name for path in chapters]
+    added = installed_by(chapters)
+    subprocess.run([there, "-m", "pip", "uninstall", "--yes", "--quiet", *added], check=True)  # those of an earlier run
+    before = installed(there)
     # Compiled now, once: the kernels of the chapters would each do it, and not be ready in time.
-    device = {"PRETEND_DEVICE": str(HOME), "PYTHONPATH": str(ROOT / "tools")}
+    device = {"PRETEND_DEVICE": str(HOME), "PYTHONPATH": str(source / "tools")}
     subprocess.run([there, "-c", "import pretend_device"], env={**os.environ, **device}, check=True)
     runs = {}
-    with tempfile.TemporaryDirectory() as place:
-        for what, notebooks in (
-            ("chapters", chapters),
-            ("with a pretended card", chapters),
-            ("student copies", copies),
-        ):
-            folder = Path(place) / what
-            variables = like_colab(folder, notebooks)
-            if "card" in what:
-                variables |= device
-            found = run_notebooks(there, folder, variables, lax="student" in what)
-            if "student" in what:
-                found = {name: text for name, text in found.items() if not is_unanswered(name, text, copies)}
-            runs[what] = outcome(found)
+    for what, notebooks in (("chapters", chapters), ("with a pretended card", chapters), ("student copies", copies)):
+        folder = source.parent / what
+        variables = like_colab(source, folder, notebooks)
+        if "card" in what:
+            variables |= device
+        found = run_notebooks(there, folder, variables, lax="student" in what)
+        if "student" in what:
+            found = {name: text for name, text in found.items() if not is_unanswered(name, text, copies)}
+        runs[what] = outcome(found)
     after = installed(there)
-    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    runs["packages installed or replaced"] = {"passed": len(after) - len(changed), "failed": changed}
+    changed = sorted(name for name in before if before[name] != after.get(name))
+    unannounced = sorted(after.keys() - before.keys() - added)
+    runs["packages unchanged"] = {"passed": len(before) - len(changed), "failed": changed + unannounced}
     return {"runs": runs, "versions": shown(there)}
+
+
+def installed_by(notebooks: Sequence[Path]) -> set[str]:
+    """The packages that cells say they install, `%pip install …`: these may come to Colab's, no other may change."""
+    lines = "\n".join(cell.source for path in notebooks for cell in nbformat.read(path, as_version=4).cells)
+    found = [words.split() for words in re.findall(r"^ *%pip install (.*)$", lines, re.MULTILINE)]
+    return {word.lower() for words in found for word in words if not word.startswith("-")}
 
 
 def is_unanswered(name: str, text: str, copies: Sequence[Path]) -> bool:
@@ -173,57 +175,38 @@ def is_unanswered(name: str, text: str, copies: Sequence[Path]) -> bool:
     return bool(text) and ("NotImplementedError" in text or "sl.checks." in cell.source)
 
 
-def versions(name: str, python: str) -> dict[str, Any]:
+def versions(name: str, source: Path, python: str) -> dict[str, Any]:
     """Unit tests and chapters with the lowest or the newest versions."""
     wanted = [*requirements(*USED), *requirements("test")]
     if name == "lowest":
-        wanted = (
-            [re.sub(r"^([\w-]+)>=", r"\1==", text) for text in requirements(*USED)]
-            + list(RUNNERS)
-            + ["hypothesis", "PyYAML"]
-        )
+        lowest = [re.sub(r"^([\w-]+)>=", r"\1==", text) for text in requirements(*USED)]
+        wanted = [*lowest, "hypothesis", "PyYAML"]
     there = environment(name, python, [*wanted, *RUNNERS])
-    path = {"PYTHONPATH": str(ROOT)}
-    with tempfile.TemporaryDirectory() as place:
-        content = Path(place) / "notebooks"
-        shutil.copytree(ROOT / "notebooks", content, ignore=shutil.ignore_patterns("student", "assignments"))
-        chapters = run_notebooks(there, content, path)
-    tests = run_pytest(there, ROOT, path, "tests", "--ignore=tests/book", "-p", "no:cacheprovider")
+    path = {"PYTHONPATH": str(source)}
+    content = source.parent / "notebooks"
+    shutil.copytree(source / "notebooks", content, ignore=shutil.ignore_patterns("student", "assignments"))
+    chapters = run_notebooks(there, content, path)
+    tests = run_pytest(there, source, path, "tests", "--ignore=tests/book", "-p", "no:cacheprovider")
     return {"runs": {"unit tests": outcome(tests), "chapters": outcome(chapters)}, "versions": shown(there)}
 
 
-def sphinx(python: str) -> dict[str, Any]:
+def sphinx(source: Path, python: str) -> dict[str, Any]:
     """The book with the newest Sphinx; all else is this environment's."""
     there = environment("sphinx", python, [*SPHINX, *JUPYTER_BOOK])
-    packages = Path(
-        subprocess.check_output([there, "-c", "import site; print(site.getsitepackages()[0])"], text=True).strip()
-    )
+    where: list[str | Path] = [there, "-c", "import site; print(site.getsitepackages()[0])"]
+    packages = Path(subprocess.check_output(where, text=True).strip())
     ours = [path for path in sys.path if path.endswith("site-packages")]
     (packages / "beside.pth").write_text("\n".join(ours))  # looked into after the environment's own
-    with tempfile.TemporaryDirectory() as place:
-        subprocess.run(["git", "clone", "--quiet", ROOT, place], check=True)
-        subprocess.run([Path(sys.executable).parent / "jupyter-book", "config", "sphinx", place], check=True)
-        build: list[str | Path] = [
-            there,
-            "-m",
-            "sphinx",
-            "-n",
-            "-W",
-            "--keep-going",
-            "-q",
-            "-b",
-            "html",
-            place,
-            f"{place}/_build/html",
-        ]
-        said = subprocess.run(
-            build, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": place}
-        )
-        pages = len(list(Path(place, "_build", "html").rglob("*.html")))
+    subprocess.run([Path(sys.executable).parent / "jupyter-book", "config", "sphinx", source], check=True)
+    html = source / "_build" / "html"
+    build: list[str | Path] = [there, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "-b", "html", source, html]
+    variables = {**os.environ, "PYTHONPATH": str(source)}
+    said = subprocess.run(build, stderr=subprocess.PIPE, text=True, check=False, env=variables)
     warnings = [line for line in said.stderr.splitlines() if re.search("WARNING|ERROR|rror:", line)]
     print(said.stderr)
     if said.returncode and not warnings:
         warnings = ["the build failed"]
+    pages = len(list(html.rglob("*.html")))
     return {"runs": {"pages": {"passed": pages, "failed": warnings}}, "versions": shown(there, *SPHINX)}
 
 
@@ -234,23 +217,37 @@ def shown(python: Path, *names: str) -> dict[str, str]:
     return {"python": number.strip(), **{name: there[name] for name in names or SHOWN if name in there}}
 
 
+def tried(name: str, python: str) -> dict[str, Any]:
+    """What came of one environment, on a clone of this repository."""
+    with tempfile.TemporaryDirectory() as place:
+        source = Path(place) / "samil-lite"
+        try:
+            subprocess.run(["git", "clone", "--quiet", ROOT, source], check=True)
+            if name == "colab":
+                return colab(source, python)
+            return sphinx(source, python) if name == "sphinx" else versions(name, source, python)
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"{name}: {error}")
+            return {"runs": {"environment": {"passed": 0, "failed": [type(error).__name__]}}, "versions": {}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="+", choices=PYTHONS)
-    parser.add_argument(
-        "--python", help="the Python to use, if not " + ", ".join(f"{p} for {n}" for n, p in PYTHONS.items())
-    )
+    usual = ", ".join(f"{python} for {name}" for name, python in PYTHONS.items() if name != "sphinx")
+    parser.add_argument("--python", help=f"the Python to use, if not {usual}")
     args = parser.parse_args()
-    failed = False
+    lines, failed = [], False
     for name in args.names:
-        python = args.python or PYTHONS[name]
-        found = colab(python) if name == "colab" else sphinx(python) if name == "sphinx" else versions(name, python)
+        found = tried(name, args.python or PYTHONS[name])
         known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
         known[name] = {"date": date.today().isoformat(), **found}
         RECORD.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
         for what, result in found["runs"].items():
-            print(f"{name}, {what}: {result['passed']} passed, {len(result['failed'])} failed")
+            lines.append(f"{name}, {what}: {result['passed']} passed, {len(result['failed'])} failed")
+            lines += [f"    {failure}" for failure in result["failed"]]
             failed |= bool(result["failed"])
+    print("\n".join(lines))
     sys.exit(failed)
 
 
