@@ -37,7 +37,7 @@ LEFT_OUT = re.compile(
     r"|data\.(histology|fungi|defungi|idrid|retina|musk|slides|download)|data\.features\.FeatureBags"
     r"|cross_validation\.CrossValidation|saving\.Card|backbones|sklearn|public_checkpoints|pretrained_lite"
     r"|experiments\.\w+\.(run|stored_folds)$|experiments\.(nuclei|scores|ledger)|experiments\.unit_tests\.summary"
-    r"|experiments\.mnist\.summary|experiments\.tabular\.by_fold|viz\.(show|stepper|forest)$|kernel_attention\.plan"
+    r"|experiments\.mnist\.summary|experiments\.tabular\.by_fold|viz\.(show|stepper)$|kernel_attention\.plan"
     r"|segments|checkpoints\.History|metrics\.Metrics|kernels\.(Kernel$|squared|dot|l1)"
 )
 NAMED = (ValueError, TypeError, IndexError, OSError, ImportError, FloatingPointError)
@@ -104,6 +104,7 @@ def own(w: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "viz.describe_self_attention": {"weights": beta, "names": ["a", "b"], "titles": ["t"]},
         "viz.curves": {"table": w["table"], "x": "n", "y": "auc", "by": "model"},
         "viz.describe_curves": {"table": w["table"], "x": "n", "y": "auc", "by": "model"},
+        "viz.forest": {"names": ["a", "b"], "effects": [(0.1, 0.0, 0.2), (-0.1, -0.3, 0.1)], "label": "difference"},
         "augment.normalise_lab": {"bags": colours}, "backbones.frozen_features": {
             "bags": colours, "backbone": nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), "progress": False},
         "experiments.mnist.cells": {"assumptions": ["standard"], "models": ["abmilp"], "n_bags": [8], "seeds": [0]},

@@ -53,14 +53,8 @@ def write_features(
     labels, planted = ["slide_id,label,patient"], ["slide_id,instance"]
     for b in range(n_bags):
         name, patient = f"slide_{b + 1}", b // 2
-        n = rng.randint(mean_size // 2, mean_size + mean_size // 2 + 1)
-        coords = 256 * _grid(rng, n)
-        features = rng.standard_normal((n, width)).astype(np.float32)
-        if patient % 2:
-            distance = ((coords - coords[rng.randint(n)]) ** 2).sum(1)
-            chosen = np.sort(np.argsort(distance, kind="stable")[: max(1, n // 8)])
-            features[chosen, :4] += np.float32(shift)
-            planted += [f"{name},{row}" for row in chosen]
+        coords, features, chosen = one_slide(rng, mean_size, 256, width, shift if patient % 2 else None)
+        planted += [f"{name},{row}" for row in chosen]
         labels.append(f"{name},{'tumor' if patient % 2 else 'normal'},patient_{patient + 1}")
         as_h5 = format == "h5" or (format == "mixed" and b % 2 == 0)
         (_write_h5 if as_h5 else _write_pt)(folder / name, features, coords)
@@ -94,6 +88,21 @@ def write_musk(folder: str | Path, number: int = 1, shift: float = 150.0, seed: 
     y = (np.arange(n_bags) < n_positive).astype(np.int8)
     np.savez_compressed(folder / f"musk{number}.npz", X=rows.astype(np.int16), bag=bag.astype(np.int32), y=y)
     return folder
+
+
+def one_slide(
+    rng: np.random.RandomState, mean_size: int, side: int, width: int, shift: float | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Corners of the patches of a slide, (n, 2), their features, (n, width), and the rows that `shift` has moved."""
+    n = rng.randint(mean_size // 2, mean_size + mean_size // 2 + 1)
+    coords = side * _grid(rng, n)
+    features = rng.standard_normal((n, width)).astype(np.float32)
+    if shift is None:
+        return coords, features, np.array([], dtype=int)
+    distance = ((coords - coords[rng.randint(n)]) ** 2).sum(1)
+    chosen = np.sort(np.argsort(distance, kind="stable")[: max(1, n // 8)])
+    features[chosen, :4] += np.float32(shift)
+    return coords, features, chosen
 
 
 def _grid(rng: np.random.RandomState, n: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from samil_lite.arguments import at_least, checked
-from samil_lite.data.synthetic.features import _grid
+from samil_lite.data.synthetic.features import one_slide
 from samil_lite.extras import from_extra
 
 
@@ -78,14 +78,8 @@ def write_trident(
     rows, planted = ["slide_id,label,patient"], ["slide_id,instance"]
     for s in range(n_slides):
         patient, side = s % n_patients, 256 * (1 + s % 2)
-        n = rng.randint(mean_size // 2, mean_size + mean_size // 2 + 1)
-        coords = side * _grid(rng, n)
-        features = rng.standard_normal((n, width)).astype(np.float32)
-        if patient % 2:
-            distance = ((coords - coords[rng.randint(n)]) ** 2).sum(1)
-            chosen = np.sort(np.argsort(distance, kind="stable")[: max(1, n // 8)])
-            features[chosen, :4] += np.float32(shift)
-            planted += [f"slide_{s + 1},{row}" for row in chosen]
+        coords, features, chosen = one_slide(rng, mean_size, side, width, shift if patient % 2 else None)
+        planted += [f"slide_{s + 1},{row}" for row in chosen]
         with h5py.File(place / f"slide_{s + 1}.h5", "w") as file:
             file["features"] = features
             file["coords"] = coords
