@@ -53,7 +53,7 @@ grade: .venv/installed
 
 # Other versions than the pinned ones, in environments of their own; see tools/environments.py --help.
 colab: .venv/installed
-	$(BIN)/python tools/environments.py colab
+	$(BIN)/python tools/environments.py colab card copies
 
 versions: .venv/installed
 	$(BIN)/python tools/environments.py lowest newest sphinx

@@ -1,6 +1,8 @@
 """Runs the chapters and the tests with other versions than the pinned ones, and records what came of it.
 
-    colab    every chapter and student copy as on Colab; every chapter once more with a pretended graphics card
+    colab    every chapter as on Colab
+    card     the same with a pretended graphics card
+    copies   every student copy as on Colab
     lowest   unit tests and chapters with the lowest versions that pyproject.toml admits
     newest   unit tests and chapters with the newest versions there are
     sphinx   the book with the newest Sphinx, through the conf.py that Jupyter Book writes: the way out of its 1.x line
@@ -41,7 +43,8 @@ JUPYTER_BOOK = (  # the other extensions that it loads
     *("sphinx-comments", "sphinx-copybutton", "sphinx_design", "sphinx-external-toc", "sphinx-jupyterbook-latex"),
     *("sphinx-multitoc-numbering", "sphinx-thebe", "sphinx-togglebutton", "sphinxcontrib-bibtex"),
 )
-PYTHONS = {"colab": "python3.13", "lowest": "python3.11", "newest": "python3.13", "sphinx": sys.executable}
+PYTHONS = {"colab": "python3.13", "card": "python3.13", "copies": "python3.13"}
+PYTHONS |= {"lowest": "python3.11", "newest": "python3.13", "sphinx": sys.executable}
 
 
 def requirements(*extras: str) -> list[str]:
@@ -130,8 +133,8 @@ def like_colab(source: Path, folder: Path, notebooks: Sequence[Path]) -> dict[st
     }
 
 
-def colab(source: Path, python: str) -> dict[str, Any]:
-    """Chapters and student copies as on Colab."""
+def colab(name: str, source: Path, python: str) -> dict[str, Any]:
+    """Chapters, with a pretended card if that is the name, or student copies, as on Colab."""
     wanted = [*requirements(*USED), *RUNNERS, "setuptools"]  # triton uses setuptools, which Colab has
     there = environment("colab", python, wanted, "--constraint", str(COLAB))
     chapters = sorted((source / "notebooks").glob("[0-9]*.ipynb"))
@@ -139,24 +142,20 @@ def colab(source: Path, python: str) -> dict[str, Any]:
     added = installed_by(chapters)
     subprocess.run([there, "-m", "pip", "uninstall", "--yes", "--quiet", *added], check=True)  # those of an earlier run
     before = installed(there)
-    # Compiled now, once: the kernels of the chapters would each do it, and not be ready in time.
-    device = {"PRETEND_DEVICE": str(HOME), "PYTHONPATH": str(source / "tools")}
-    subprocess.run([there, "-c", "import pretend_device"], env={**os.environ, **device}, check=True)
-    runs = {}
-    for what, notebooks in (("chapters", chapters), ("with a pretended card", chapters), ("student copies", copies)):
-        folder = source.parent / what
-        variables = like_colab(source, folder, notebooks)
-        if "card" in what:
-            variables |= device
-        found = run_notebooks(there, folder, variables, lax="student" in what)
-        if "student" in what:
-            found = {name: text for name, text in found.items() if not is_unanswered(name, text, copies)}
-        runs[what] = outcome(found)
+    folder = source.parent / name
+    variables = like_colab(source, folder, copies if name == "copies" else chapters)
+    if name == "card":
+        variables["PRETEND_DEVICE"] = str(HOME)
+        # Compiled now, once: the kernels of the chapters would each do it, and not be ready in time.
+        subprocess.run([there, "-c", "import pretend_device"], env={**os.environ, **variables}, check=True)
+    found = run_notebooks(there, folder, variables, lax=name == "copies")
+    if name == "copies":
+        found = {cell: text for cell, text in found.items() if not is_unanswered(cell, text, copies)}
     after = installed(there)
-    changed = sorted(name for name in before if before[name] != after.get(name))
+    changed = sorted(package for package in before if before[package] != after.get(package))
     unannounced = sorted(after.keys() - before.keys() - added)
-    runs["packages unchanged"] = {"passed": len(before) - len(changed), "failed": changed + unannounced}
-    return {"runs": runs, "versions": shown(there)}
+    kept = {"passed": len(before) - len(changed), "failed": changed + unannounced}
+    return {"runs": {"notebooks": outcome(found), "packages unchanged": kept}, "versions": shown(there)}
 
 
 def installed_by(notebooks: Sequence[Path]) -> set[str]:
@@ -201,7 +200,7 @@ def sphinx(source: Path, python: str) -> dict[str, Any]:
     html = source / "_build" / "html"
     build: list[str | Path] = [there, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "-b", "html", source, html]
     variables = {**os.environ, "PYTHONPATH": str(source)}
-    said = subprocess.run(build, stderr=subprocess.PIPE, text=True, check=False, env=variables)
+    said = subprocess.run(build, cwd=source, stderr=subprocess.PIPE, text=True, check=False, env=variables)
     warnings = [line for line in said.stderr.splitlines() if re.search("WARNING|ERROR|rror:", line)]
     print(said.stderr)
     if said.returncode and not warnings:
@@ -223,8 +222,8 @@ def tried(name: str, python: str) -> dict[str, Any]:
         source = Path(place) / "samil-lite"
         try:
             subprocess.run(["git", "clone", "--quiet", ROOT, source], check=True)
-            if name == "colab":
-                return colab(source, python)
+            if name in ("colab", "card", "copies"):
+                return colab(name, source, python)
             return sphinx(source, python) if name == "sphinx" else versions(name, source, python)
         except (OSError, subprocess.CalledProcessError) as error:
             print(f"{name}: {error}")

@@ -207,7 +207,14 @@ def verdict_of(rows):
 class Environments(Table):
     """Where chapters and tests were tried beside the pinned versions, and what came of it."""
 
-    names = {"colab": "Colab", "lowest": "lowest versions", "newest": "newest versions", "sphinx": "newest Sphinx"}  # noqa: RUF012
+    names = {  # noqa: RUF012
+        "colab": "Colab, chapters",
+        "card": "Colab, chapters with a pretended card",
+        "copies": "Colab, student copies",
+        "lowest": "lowest versions",
+        "newest": "newest versions",
+        "sphinx": "newest Sphinx",
+    }
 
     def rows(self):
         path = RESULTS / "environments.json"

@@ -257,7 +257,7 @@ def records(
     ):  # fmt: skip
         if value not in known:
             raise ValueError(f"{name}: expected one of {', '.join(map(str, known))}, got {value!r}")
-    quantiles = [round(float(x), 10) for x in stats.t.ppf(0.975, range(1, 60))]
+    quantiles = [round(float(x), 8) for x in stats.t.ppf(0.975, range(1, 60))]
     shown = {"rule": rule, "n_bags": n_bags, "first": first, "second": second}
     return {"scores": scores, "variants": variants, "bags": bags, "t": quantiles, **shown}
 
