@@ -128,6 +128,17 @@ class Answer:
             raise Wrong("it returns nothing (None): is a `return` missing?")
         return value
 
+    def results(self, n: int, what: str, *args: Any) -> Sequence[Any]:
+        """What the student's function returns, if it is `n` things.
+
+        Raises:
+            Wrong: if it is not; `what` names them.
+        """
+        value = self.value(*args)
+        if not isinstance(value, (tuple, list)) or len(value) != n:
+            raise Wrong(f"expected {n} results, {what}, came {describe(value)}")
+        return value
+
     def agrees(
         self, reference: Reference, *args: Any, what: str, grad: bool = False, tolerance: float | None = None
     ) -> None:
@@ -178,7 +189,7 @@ def load(source: str, task: Task) -> Reference:
 
 def _gives(task: Task, mistake: Mistake, seed: int, args: tuple[Any, ...], grad: bool, reply: dict[str, Any]) -> bool:
     """Whether a mistake replies the same to a call: values, gradients, changed arguments."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     try:
         found = call(load(task.mutant(mistake), task), list(args), grad)
     except Exception:  # it fails on these arguments, and the student's function did not

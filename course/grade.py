@@ -48,7 +48,7 @@ def load(name: str, seed: int) -> Assignment:
     Raises:
         ValueError: if there is no assignment of this name.
     """
-    known = sorted(path.stem for path in (COURSE / "hidden").glob("a*.py"))
+    known = sorted(path.stem for path in (COURSE / "hidden").glob("a?.py"))
     if name not in known:
         raise ValueError(f"ASSIGNMENT: expected one of {', '.join(known)}, got {name!r}")
     found: Assignment = importlib.import_module(f"course.hidden.{name}").assignment(seed)

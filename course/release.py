@@ -5,6 +5,7 @@ solutions out, and checks that none of their lines is left.
 """
 
 import argparse
+import functools
 import re
 from pathlib import Path
 
@@ -23,9 +24,7 @@ SOLUTION = re.compile(r"^( *)### BEGIN SOLUTION\n(.*?)\n *### END SOLUTION", re.
 def solved(name: str, seed: int) -> NotebookNode:
     """An assignment with its solutions, in the formulas of a seed, and with the chapters' set-up cell."""
     notebook: NotebookNode = nbformat.read(SOURCE / f"{name}.ipynb", as_version=4)
-    first, chosen = variant(name, 0), variant(name, seed)
-    chapter = nbformat.read(sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))[0], as_version=4)
-    setup = next(cell for cell in chapter.cells if cell.cell_type == "code").source
+    first, chosen, setup = variant(name, 0), variant(name, seed), chapters_setup()
     for number, cell in enumerate(notebook.cells, 1):
         tags = cell.metadata.get("tags", [])
         text = setup.replace("/notebooks\n", "/notebooks/assignments\n") if "setup" in tags else cell.source
@@ -34,6 +33,13 @@ def solved(name: str, seed: int) -> NotebookNode:
         cell.source = re.sub(r"^SEED = \d+$", f"SEED = {seed}", text, flags=re.MULTILINE)
         cell.id = f"cell-{number:03}"
     return notebook
+
+
+@functools.cache
+def chapters_setup() -> str:
+    """The set-up cell of the chapters."""
+    chapter = nbformat.read(sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))[0], as_version=4)
+    return str(next(cell for cell in chapter.cells if cell.cell_type == "code").source)
 
 
 def released(name: str, seed: int) -> NotebookNode:
@@ -58,6 +64,7 @@ def released(name: str, seed: int) -> NotebookNode:
     return notebook
 
 
+@functools.cache
 def answers(name: str, seed: int) -> dict[str, str]:
     """The right answers of an assignment: for each function or class that a cell defines, the source of that cell."""
     found: dict[str, str] = {}

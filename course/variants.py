@@ -20,10 +20,30 @@ VARIANTS: dict[str, list[dict[str, str]]] = {
     ],
     "a2": [
         # Rules that no AbMILP can follow; "half 9s or more" and "a 9 without a 7" are none, it can follow them.
-        {"rule": "a 9 and a 7", "bags": "[[9, 7, 1], [9, 7, 2], [9, 9, 1], [7, 7, 2]]"},
-        {"rule": "a 9 or a 7, but not both", "bags": "[[9, 9, 1], [7, 7, 2], [9, 7, 1], [9, 7, 2]]"},
-        {"rule": "both a 9 and a 7, or neither", "bags": "[[9, 7, 3], [1, 2, 3], [9, 1, 3], [7, 2, 3]]"},
-        {"rule": "anything but a 9 together with a 7", "bags": "[[9, 9, 3], [7, 7, 4], [9, 7, 3], [9, 7, 4]]"},
+        {
+            "rule": "a 9 and a 7",
+            "bags": "[[9, 7, 1], [9, 7, 2], [9, 9, 1], [7, 7, 2]]",
+            "positive": "(9 in bag) and (7 in bag)",
+            "verdict": "c[9], c[7], c[0], c_0 = 0, -2, 0.2, -1",
+        },
+        {
+            "rule": "a 9 or a 7, but not both",
+            "bags": "[[9, 9, 1], [7, 7, 2], [9, 7, 1], [9, 7, 2]]",
+            "positive": "(9 in bag) != (7 in bag)",
+            "verdict": "c[9], c[7], c[0], c_0 = 2, 4, -0.2, -1",
+        },
+        {
+            "rule": "both a 9 and a 7, or neither",
+            "bags": "[[9, 7, 3], [1, 2, 3], [9, 1, 3], [7, 2, 3]]",
+            "positive": "(9 in bag) == (7 in bag)",
+            "verdict": "c[9], c[7], c[0], c_0 = -2, -4, 0.2, 1",
+        },
+        {
+            "rule": "anything but a 9 together with a 7",
+            "bags": "[[9, 9, 3], [7, 7, 4], [9, 7, 3], [9, 7, 4]]",
+            "positive": "not ((9 in bag) and (7 in bag))",
+            "verdict": "c[9], c[7], c[0], c_0 = 0, 2, -0.2, 1",
+        },
     ],
     "a3": [
         {

@@ -182,7 +182,7 @@ def answer(request: dict[str, Any], space: dict[str, Any], lend: Callable[[int],
         around = dict(space)
         exec(compile(request["driver"], "<driver>", "exec"), around)
         function = around["drive"]
-    torch.manual_seed(request["seed"])
+    torch.default_generator.manual_seed(request["seed"])
     args = [lend(a["lent"]) if isinstance(a, dict) and "lent" in a else a for a in request["args"]]
     return call(function, args, request["grad"])
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import samil_lite as sl
 from course.answers import Answer, Assignment, Mistake, Part, Task, Wrong
+from course.hidden.by_hand import by_hand
 from course.release import answers
 from course.variants import variant
 
@@ -26,8 +27,16 @@ BY_HAND = {"does a good β mean good use": 6}
 def assignment(seed: int) -> Assignment:
     """The tasks, with the seed's rule."""
     right = answers("a2", seed)
-    four = _four_bags(RULES[seed % len(RULES)], right["four_bags"], variant("a2", seed)["bags"])
-    return Assignment((_self_attention(right["self_attention"]), four, _double(right["double_bags"])), BY_HAND)
+    rule = RULES[seed % len(RULES)]
+    return Assignment(
+        (
+            _self_attention(right["self_attention"]),
+            _four_bags(rule, right["four_bags"], variant("a2", seed)["bags"]),
+            by_hand(rule, right["weights_by_hand"]),
+            _double(right["double_bags"]),
+        ),
+        BY_HAND,
+    )
 
 
 def _self_attention(right: str) -> Task:
@@ -95,9 +104,7 @@ def _self_attention(right: str) -> Task:
 
 def _four_bags(rule: Callable[[set[int]], bool], right: str, bags: str) -> Task:
     def read(f: Answer) -> tuple[list[list[int]], list[int]]:
-        value = f.value()
-        if not isinstance(value, (list, tuple)) or len(value) != 2:
-            raise Wrong("expected two results, the bags and their labels")
+        value = f.results(2, "the bags and their labels")
         digits = [[int(x) for x in bag] for bag in value[0]]
         if len(digits) != 4 or not all(digits) or not {d for bag in digits for d in bag} <= set(range(10)):
             raise Wrong("expected four bags of digits 0 to 9, none empty")
@@ -138,7 +145,7 @@ def _four_bags(rule: Callable[[set[int]], bool], right: str, bags: str) -> Task:
         Mistake(bags, str([a, list(reversed(a)), c, d]), "two bags hold the same digits"),
         Mistake(bags, str([[*a, 1], [*b, 2], [*c, 3], [*d, 4]]), "an AbMILP gets all four right"),
         Mistake(bags, str([a, b, c]), "expected four bags"),
-        Mistake("return bags, [1, 1, 0, 0]", "return bags", "expected two results"),
+        Mistake("return bags, [1, 1, 0, 0]", "return bags", "expected 2 results"),
     )
     parts = (
         Part(1, "labels by the rule", labelled),

@@ -104,9 +104,7 @@ def _slopes(right: str) -> Task:
     def both(f: Answer, number: int, shape: tuple[int, ...]) -> list[tuple[str, Any, Tensor]]:
         t, step = 3 * f.random(number, shape)[0].abs() + 0.05, 1e-5
         a = 0.7 * ONE
-        value = f.value(t, a)
-        if not isinstance(value, (tuple, list)) or len(value) != 2:
-            raise Wrong(f"expected two results, the slopes in t and in alpha, came {describe(value)}")
+        value = f.results(2, "the slopes in t and in alpha", t, a)
         in_t = (scores(f, t + step, a) - scores(f, t - step, a)) / (2 * step)
         in_alpha = (scores(f, t, a + step) - scores(f, t, a - step)) / (2 * step)
         return [("t", value[0], in_t), ("alpha", value[1], in_alpha)]
@@ -141,7 +139,7 @@ def _slopes(right: str) -> Task:
         Mistake(first, "inner / (2 * u)", "a factor alpha is missing or too many"),
         Mistake(first, "inner", "the slope in t is not"),
         Mistake(second, "0 * t", "the slope in alpha is not"),
-        Mistake(f", {second}", "", "expected two results"),
+        Mistake(f", {second}", "", "expected 2 results"),
         Mistake(first, f"({first}).sum()[None]", "the slope in t does not have the shape"),
         Mistake("torch.tanh(u) / ", "1 / ", "the slope in t is not"),
         Mistake(f"{first}, {second}", f"{second}, {first}", "the slope in alpha is not"),

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from samil_lite.kernel_attention.arguments import as_alpha, check
 from samil_lite.kernel_attention.dense import dense_attention
-from samil_lite.kernel_attention.groups import attend, groups, of_fast_type
+from samil_lite.kernel_attention.groups import groups, of_fast_type
 from samil_lite.kernels import FORMS, Kernel, is_ours
 
 
@@ -16,13 +16,9 @@ def attend_compiled(
     """As `attend`, while torch.compile looks: an operator, or for a kernel of one's own one break of the graph."""
     if is_ours(kernel):
         return _forward(q, k, v, alpha, offsets, repr(kernel), backend)[0]
-    return _outside(q, k, v, alpha, offsets, kernel, backend)
+    from samil_lite.kernel_attention.uncompiled import attend_uncompiled  # which takes as long as torch to import
 
-
-@torch.compiler.disable
-def _outside(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, offsets: Tensor, kernel: Kernel, backend: str) -> Tensor:
-    check(q, k, v, offsets)
-    return attend(q, k, v, as_alpha(alpha, q), offsets, kernel, backend)
+    return attend_uncompiled(q, k, v, alpha, offsets, kernel, backend)
 
 
 @torch.library.custom_op("samil_lite::kernel_attention", mutates_args=())
