@@ -15,6 +15,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
@@ -34,6 +35,7 @@ from samil_lite.metrics import mean_interval
 PALETTE = sns.color_palette("colorblind")
 KEY, OTHER, WEIGHT = PALETTE[1], "0.8", PALETTE[0]  # frame of key instances, of the others, bars of attention
 PHONE = 6  # instances of a bag in a row on a narrow page
+EFFECT = ["effect", "low", "high"]  # columns of a table of effects with their intervals
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")  # so that lines can be told apart without colour
 STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False}
 
@@ -320,14 +322,67 @@ def forest(names: Sequence[str], effects: Sequence[Sequence[float]], label: str)
     if (shape := np.shape(effects)) != (len(names), 3):
         raise ValueError(f"effects: expected an effect and two ends for each of {len(names)} names, got shape {shape}")
     figure, axis = _axes(7, 0.9 + 0.26 * len(names))
-    for place, (effect, low, high) in enumerate(effects):
-        sure = low > 0 or high < 0
-        axis.plot([low, high], [place, place], color=PALETTE[0], linewidth=1.6)
-        axis.plot(effect, place, "D", color=PALETTE[0], markersize=5, markerfacecolor=PALETTE[0] if sure else "white")
+    for place, numbers in enumerate(effects):
+        _effect(axis, place, numbers, 0)
     axis.axvline(0, color="0.5", linestyle=":", zorder=0)
     axis.set(xlabel=label, yticks=range(len(names)), yticklabels=list(names))
     axis.invert_yaxis()
     return figure
+
+
+@checked()
+def forests(table: pd.DataFrame, by: str, groups: str, label: str, panels: str | None = None) -> Figure:
+    """The same for a table: a line of the forest for each `by`, with one effect for each group, told apart by marks.
+
+    Args:
+        table: one row for each effect, with columns effect, low and high and those named; NaN is left out.
+        by: column of the lines, in the order in which its values first appear.
+        groups: column of the effects that share a line, from above.
+        label: text of the axis.
+        panels: column that cuts the table into panels side by side.
+    """
+    _check_table(table, *(name for name in (by, groups, panels) if name is not None), *EFFECT)
+    lines, marks = list(dict.fromkeys(table[by])), list(dict.fromkeys(table[groups]))
+    names = [""] if panels is None else list(dict.fromkeys(table[panels]))
+    with plt.rc_context(STYLE):
+        size = (7 if len(names) == 1 else 9, 1.3 + len(lines) * (0.12 + 0.17 * len(marks)))
+        figure, axes = plt.subplots(1, len(names), figsize=size, layout="constrained", squeeze=False, sharey=True)
+    for axis, name in zip(axes[0], names, strict=True):
+        part = table if panels is None else table[table[panels] == name]
+        for line, mark, *numbers in part[[by, groups, *EFFECT]].dropna().itertuples(index=False):
+            i = marks.index(mark)
+            shift = 0.72 * (i - (len(marks) - 1) / 2) / len(marks)
+            _effect(axis, lines.index(line) + shift, numbers, i)
+        axis.axvline(0, color="0.5", linestyle=":", zorder=0)
+        axis.set(xlabel=label, title=name, yticks=range(len(lines)), yticklabels=lines)
+        axis.locator_params(axis="x", nbins=6)
+    axes[0, 0].invert_yaxis()
+    handles = [Line2D([], [], color=PALETTE[i], marker=MARKERS[i], markersize=5) for i in range(len(marks))]
+    figure.legend(handles, [str(m) for m in marks], loc="outside lower center", ncols=len(marks), frameon=False)
+    return figure
+
+
+def _effect(axis: Axes, place: float, numbers: Sequence[float], i: int) -> None:
+    """One effect with its interval, in the i-th colour and mark; filled where the interval leaves out zero."""
+    effect, low, high = numbers
+    color, sure = PALETTE[i], low > 0 or high < 0
+    axis.plot([low, high], [place, place], color=color, linewidth=1.6)
+    axis.plot(effect, place, MARKERS[i], color=color, markersize=5, markerfacecolor=color if sure else "white")
+
+
+@checked()
+def describe_forests(table: pd.DataFrame, by: str, groups: str, label: str, panels: str | None = None) -> str:
+    """Alt text for `forests`: every effect, and whether its interval leaves out zero."""
+    _check_table(table, *(name for name in (by, groups, panels) if name is not None), *EFFECT)
+    parts = []
+    keys = [name for name in (panels, groups) if name is not None]
+    for names, rows in table.groupby(keys, sort=False):
+        found = [
+            f"{line} {effect:+.2f}{'*' if low > 0 or high < 0 else ''}"
+            for line, effect, low, high in rows[[by, *EFFECT]].dropna().itertuples(index=False)
+        ]
+        parts.append(f"{', '.join(map(str, names))}: {'; '.join(found)}")
+    return f"{label}; a star where the 95 % interval leaves out zero. {'. '.join(parts)}."
 
 
 @checked()

@@ -95,6 +95,7 @@ def own(w: dict[str, Any]) -> dict[str, dict[str, Any]]:
     beta = [torch.full((2, 2), 0.5)]
     marks = {"attention": torch.rand(images.n_instances), "key": torch.rand(images.n_instances) > 0.5}
     data = {"data": ["musk1"], "models": ["abmilp"], "repeats": [0]}
+    effects = w["table"].assign(effect=0.1, low=-0.1, high=0.3)
     predicted = sl.predictions(w["models"], w["bags"], groups=list("aabbcc"))
     return {
         "bags.Bags.from_list": {"bags": [torch.ones(2, 3)] * 2, "labels": [0, 1]},
@@ -105,6 +106,8 @@ def own(w: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "viz.curves": {"table": w["table"], "x": "n", "y": "auc", "by": "model"},
         "viz.describe_curves": {"table": w["table"], "x": "n", "y": "auc", "by": "model"},
         "viz.forest": {"names": ["a", "b"], "effects": [(0.1, 0.0, 0.2), (-0.1, -0.3, 0.1)], "label": "difference"},
+        "viz.forests": {"table": effects, "by": "model", "groups": "n", "label": "auc"},
+        "viz.describe_forests": {"table": effects, "by": "model", "groups": "n", "label": "auc"},
         "augment.normalise_lab": {"bags": colours}, "backbones.frozen_features": {
             "bags": colours, "backbone": nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), "progress": False},
         "experiments.mnist.cells": {"assumptions": ["standard"], "models": ["abmilp"], "n_bags": [8], "seeds": [0]},

@@ -3,6 +3,7 @@ import io
 import json
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -171,3 +172,27 @@ def test_the_text_says_which_way_the_loss_goes():
 def test_forest_needs_an_interval_for_each_name():
     with pytest.raises(ValueError, match=r"effects: expected an effect and two ends for each of 2 names"):
         viz.forest(["a", "b"], [(0.1, 0.0, 0.2)], "difference")
+
+
+def test_forests_fill_what_leaves_out_zero_and_leave_out_what_is_not_there():
+    rows = [("a", 50, "x", 0.1, 0.05, 0.2), ("a", 50, "y", 0.1, -0.1, 0.3), ("b", 50, "x", -0.2, -0.3, -0.1)]
+    rows += [("b", 50, "y", np.nan, np.nan, np.nan), ("a", 200, "x", 0.3, 0.2, 0.4)]
+    table = pd.DataFrame(rows, columns=["model", "n", "task", "effect", "low", "high"])
+    figure = viz.forests(table, "model", "n", "gain", panels="task")
+    x, y = figure.axes
+    assert [t.get_text() for t in x.get_yticklabels()] == ["a", "b"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["50", "200"]
+
+    def marks(axis):
+        return [
+            (line.get_xdata()[0], line.get_markerfacecolor() != "white")
+            for line in axis.lines
+            if len(line.get_xdata()) == 1
+        ]
+
+    assert marks(x) == [(0.1, True), (-0.2, True), (0.3, True)]
+    assert marks(y) == [(0.1, False)]
+    assert viz.describe_forests(table, "model", "n", "gain", panels="task") == (
+        "gain; a star where the 95 % interval leaves out zero. x, 50: a +0.10*; b -0.20*. "
+        "y, 50: a +0.10. x, 200: a +0.30*."
+    )
