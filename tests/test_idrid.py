@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from samil_lite.data.idrid import LESIONS, SMALL, idrid_bags, idrid_table
+from samil_lite.data.idrid import LESIONS, SMALL, idrid_bags, idrid_table, lesion_areas
 
 KINDS = {"MA": "1. Microaneurysms", "HE": "2. Haemorrhages", "OD": "5. Optic Disc"}
 
@@ -193,3 +193,15 @@ def test_a_broken_photograph_is_named(small):
     path.write_bytes(path.read_bytes()[:300])
     with pytest.raises(ValueError, match=r"train_001\.jpg"):
         load(small)
+
+
+def test_lesion_areas_are_shares_of_patches(official):
+    bags = idrid_bags(official, size=16, progress=False)
+    areas = lesion_areas(bags, 16, official)
+    known = ~areas.isnan().any(1)
+    assert torch.equal(known, bags.instance_labels >= 0)
+    bits = torch.tensor(list(LESIONS.values()))
+    assert torch.equal(((areas[known] > 0) * bits).sum(1), bags.instance_labels[known])
+    assert areas[known].sum() * 16**2 == 2 * 2 * 2  # two photographs, two kinds, two pixels each
+    with pytest.raises(ValueError, match=f"expected the {len(bags)} photographs"):
+        lesion_areas(bags[:2], 16, official)

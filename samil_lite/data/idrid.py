@@ -118,6 +118,44 @@ def idrid_table(folder: str | Path | None = None) -> pd.DataFrame:
     return table[["name", "split", "grade", "edema", "label", "group", "path", "masks"]]
 
 
+def lesion_areas(bags: Bags, size: int, folder: str | Path | None = None, *, height: int | None = None) -> torch.Tensor:
+    """How much of each patch each kind of lesion covers.
+
+    Args:
+        bags: as `idrid_bags` gives them, or with features in place of patches; their coordinates are used.
+        size: of the patches, as given to `idrid_bags`.
+        folder: as given to `idrid_bags`.
+        height: as given to `idrid_bags`.
+
+    Returns:
+        Shape (N, 4), float32, shares from 0 to 1 in the order of `LESIONS`: a kind without a mask covers 0; NaN in
+        photographs whose lesions were not outlined.
+
+    Raises:
+        FileNotFoundError, ValueError: as `idrid_bags`; ValueError too if the bags are of another number of photographs
+            or have no coordinates.
+    """
+    table = idrid_table(folder)
+    if len(bags) != len(table) or bags.coordinates is None:
+        raise ValueError(
+            f"bags: expected the {len(table)} photographs of {folder or 'IDRiD'} with coordinates, got {len(bags)} bags"
+            f"{'' if bags.coordinates is not None else ' without'}"
+        )
+    grid = Grid(size, size, height, None, 0)
+    corners = (bags.coordinates - (size - 1) / 2).round().long()  # (N, 2)
+    areas = torch.full((bags.n_instances, len(LESIONS)), torch.nan)
+    for b, (path, masks) in enumerate(zip(table["path"], table["masks"], strict=True)):
+        rows = range(int(bags.offsets[b]), int(bags.offsets[b + 1]))
+        if masks:
+            areas[rows.start : rows.stop] = 0
+        for kind, mask in masks.items():
+            inside = torch.from_numpy(_inside(path, mask, grid)).float()  # (height, width)
+            column = list(LESIONS).index(kind)
+            for row, (x, y) in zip(rows, corners[rows.start : rows.stop].tolist(), strict=True):
+                areas[row, column] = inside[y : y + size, x : x + size].mean()
+    return areas
+
+
 def _scaled(root: Path) -> pd.DataFrame:
     path = root / "labels.csv"
     if not path.is_file():
@@ -215,16 +253,23 @@ def _thumbnail(path: Path) -> torch.Tensor:
 
 def _lesions(photograph: Path, masks: Mapping[str, Path], grid: Grid) -> np.ndarray:
     """For each cell of the grid the sum of the bits of the kinds of lesion in it, shape (n,); −1 without masks."""
-    expected, shape = image_size(photograph), grid.resized(photograph)
+    n_cells = grid.n_cells(grid.resized(photograph))
     if not masks:
-        return np.full(grid.n_cells(shape), -1)
-    total = np.zeros(grid.n_cells(shape), dtype=np.int64)
+        return np.full(n_cells, -1)
+    total = np.zeros(n_cells, dtype=np.int64)
     for kind, path in masks.items():
-        inside = read_rgb(path).any(2)  # (height, width)
-        if inside.shape != expected[::-1]:
-            height, width = inside.shape
-            raise ValueError(f"{path}: {width} × {height} pixels, but {photograph} has {expected[0]} × {expected[1]}")
-        if shape != expected:  # a pixel that a lesion touches belongs to it, or small lesions would vanish
-            inside = np.asarray(Image.fromarray(inside).convert("L").resize(shape, Image.Resampling.BOX)) > 0
+        inside = _inside(photograph, path, grid)
         total += LESIONS[kind] * grid.cut(inside[:, :, None])[0].any((1, 2, 3))
     return total
+
+
+def _inside(photograph: Path, mask: Path, grid: Grid) -> np.ndarray:
+    """Where a lesion is in the photograph as the grid resizes it: booleans (height, width)."""
+    expected, shape = image_size(photograph), grid.resized(photograph)
+    inside = read_rgb(mask).any(2)  # (height, width)
+    if inside.shape != expected[::-1]:
+        height, width = inside.shape
+        raise ValueError(f"{mask}: {width} × {height} pixels, but {photograph} has {expected[0]} × {expected[1]}")
+    if shape != expected:  # a pixel that a lesion touches belongs to it, or small lesions would vanish
+        inside = np.asarray(Image.fromarray(inside).convert("L").resize(shape, Image.Resampling.BOX)) > 0
+    return np.asarray(inside)

@@ -8,7 +8,17 @@ import pandas as pd
 
 from samil_lite.audit import UNIT_TESTS
 from samil_lite.data import KEY_DIGITS
-from samil_lite.experiments import FailedCellsError, crossval, load_table, mnist, run_grid, scores, tabular, unit_tests
+from samil_lite.experiments import (
+    FailedCellsError,
+    crossval,
+    load_table,
+    mnist,
+    photographs,
+    run_grid,
+    scores,
+    tabular,
+    unit_tests,
+)
 from samil_lite.experiments.records import RESULTS, own_results
 from samil_lite.experiments.settings import changed, from_text
 from samil_lite.models import MODELS
@@ -60,6 +70,7 @@ EXPERIMENTS: dict[str, tuple[Any, str]] = {  # name: module, help
     "mnist": (mnist, "MNIST bags under three assumptions"),
     "images": (crossval, "cross-validation on colon and breast"),
     "tables": (tabular, "cross-validation on musk"),
+    "photographs": (photographs, "cross-validation on retinas and fungi by frozen features"),
     "audit": (unit_tests, "algorithmic unit tests: does a model use what its assumption forbids?"),
 }
 
@@ -81,7 +92,7 @@ def _add_options(options: argparse.ArgumentParser, experiment: str) -> None:
             options.add_argument("--folds", nargs="+", type=int, help="tested folds: 0, 1, …; all if not given")
     models = list(unit_tests.TESTED if experiment == "audit" else MODELS)
     options.add_argument("--models", nargs="+", choices=models, default=models)
-    gammas = [1.0] if experiment == "audit" else [0.0, 1.0]
+    gammas = [1.0] if experiment in ("audit", "photographs") else [0.0, 1.0]
     options.add_argument("--gammas", nargs="+", type=float, default=gammas, help="starts of γ in self-attention")
     options.add_argument("--set", nargs="+", type=_setting, default=[], metavar="NAME=VALUE", help="as in lr=0.001")
     options.add_argument("--workers", type=int, default=1, help="processes; -1 for one on each core")
@@ -118,6 +129,8 @@ def _summary_of(experiment: str, table: pd.DataFrame) -> pd.DataFrame:
         return mnist.summary(table).sort_values(["assumption", "n_bags", "model"])
     if experiment == "audit":
         return unit_tests.summary(table).sort_values(["test", "committed", "model"])
+    if experiment == "photographs":
+        return photographs.summary(table).sort_values(["data", "backbone", "split", "auc"])
     return scores.over_repeats(table if experiment == "images" else tabular.by_fold(table))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from samil_lite.arguments import Rule, above, at_least, check, check_each, expected_of, one_of
+from samil_lite.efficientnet import NAMES
 from samil_lite.models import KERNEL_OF, MODELS
 
 Config = dict[str, Any]
@@ -17,6 +18,8 @@ RANGES: dict[str, Rule] = {
     "gamma_lr": at_least(0), "gamma_weight_decay": at_least(0), "width": COUNT, "pool": one_of(("subset", "full")),
     "mean_size": COUNT, "std_size": at_least(0), "n_train": COUNT, "n_test": COUNT, "n_folds": at_least(3),
     "n_validation": COUNT, "at_most": COUNT, "at_once": COUNT, "shrink": COUNT, "stain": at_least(0),
+    "size": COUNT, "height": COUNT, "components": COUNT,
+    "split": one_of(("grouped", "photographs", "patches")), "backbone": one_of(NAMES),
 }  # fmt: skip
 FRACTIONS = ("mean_size", "std_size")  # whole by default, which they need not be
 # Numbers that are stored with a point, as in 1.0; others are stored as whole numbers if they are whole.
