@@ -1,31 +1,40 @@
-"""Time and peak memory of kernel attention on a graphics card, side by side with what PyTorch has there.
+"""Kernel attention on a graphics card: tests natively, then time and peak memory beside what PyTorch has there.
 
-    python benchmarks/gpu.py                       # as much as fits into five minutes; benchmarks/gpu.sh runs it
+    bash benchmarks/gpu.sh                         # all of it, in eight minutes
+    bash benchmarks/gpu.sh --slides FOLDER         # a training step on these slides' features too
     python benchmarks/gpu.py --quick --device cpu  # tiny sizes anywhere, to see that it works; no record
 
 Rows come in order of importance, so what a short time leaves out is the least of it. The *floor* is the time that the
 multiply-adds of the blockwise algorithm take at the rate that the card reaches in one large product of the values'
 type. *flash* is PyTorch's own attention on the dot product, *flex* its FlexAttention, which can express kernels whose
-statistic is a matrix product. Record: book/results/benchmarks/gpu_CARD.json.
+statistic is a matrix product; for both, *difference* is the largest of their output to ours. The record,
+book/results/benchmarks/gpu_CARD.json, is written anew after each part, so nothing is lost if time runs out.
 """
 
 import argparse
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from attention import D_V, D, best_of, product_rate, wait
+from gpu_peers import flash, flex
 from torch import Tensor, nn
 
 import samil_lite as sl
-from samil_lite.experiments import RESULTS
-from samil_lite.experiments.records import origin, write_record
+from samil_lite.experiments.records import REPOSITORY, origin, write_record
 from samil_lite.kernels import KERNELS
 
+ROOT = Path(__file__).resolve().parents[1]
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-Run = Callable[[], None]
+Run = Callable[[], object]
+Row = dict[str, Any]
 
 
 def inputs_of(n: int, dtype: torch.dtype, device: str) -> list[Tensor]:
@@ -35,36 +44,7 @@ def inputs_of(n: int, dtype: torch.dtype, device: str) -> list[Tensor]:
     return [x.requires_grad_() for x in (q, k, v.to(dtype))]
 
 
-def ours(q: Tensor, k: Tensor, v: Tensor, kernel: str, backend: str) -> Tensor:
-    return sl.kernel_attention(q, k, v, kernel, 1.0, backend=backend)
-
-
-def flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """PyTorch's fused attention on the dot product; values in heads as wide as the queries, all in the values' type."""
-    heads = v.shape[1] // q.shape[1]
-    q, k = (x.to(v.dtype).expand(1, heads, *x.shape) for x in (q, k))  # (1, heads, n, d)
-    v = v.view(len(v), heads, -1).transpose(0, 1)[None]  # (1, heads, n, d)
-    return nn.functional.scaled_dot_product_attention(q, k, v, scale=1.0)[0].transpose(0, 1).flatten(1)  # (n, d_v)
-
-
-def flex(q: Tensor, k: Tensor, v: Tensor, kernel: str) -> Tensor:
-    """FlexAttention of squared distances: [2q, −‖q‖², −1] · [k, 1, ‖k‖²] is −‖q − k‖², so nothing need be captured."""
-    from torch.nn.attention.flex_attention import flex_attention
-
-    one = torch.ones_like(q[:, :1])  # (n, 1)
-    augmented_q = torch.cat([2 * q, -q.square().sum(1, keepdim=True), -one], 1)  # (n, d + 2)
-    augmented_k = torch.cat([k, one, k.square().sum(1, keepdim=True)], 1)  # (n, d + 2)
-    change = {
-        "dot": lambda s, *_: s,
-        "rbf": lambda s, *_: torch.exp(s),
-        "inverse_quadratic": lambda s, *_: 1 / (1 - s),
-    }[kernel]
-    pair = (q, k) if kernel == "dot" else (augmented_q, augmented_k)
-    q, k, v = (x.to(v.dtype)[None, None] for x in (*pair, v))  # (1, 1, n, ·)
-    return torch.compile(flex_attention)(q, k, v, score_mod=change, scale=1.0)[0, 0]  # type: ignore[index]
-
-
-def cells(sizes: list[int]) -> Iterator[dict[str, Any]]:
+def cells(sizes: list[int]) -> Iterator[Row]:
     """Way, kernel, n and type of every row, the most important first."""
     for n in sizes:
         for values in ("float32", "bfloat16"):
@@ -74,33 +54,42 @@ def cells(sizes: list[int]) -> Iterator[dict[str, Any]]:
     for n in sizes[:2]:
         for kernel in KERNELS:
             yield {"way": "blockwise", "kernel": kernel, "n": n, "values": "float32"}
-        for kernel in ("rbf", "inverse_quadratic", "dot"):
+        for kernel in ("dot", "rbf", "inverse_quadratic", "module"):
             yield {"way": "flex", "kernel": kernel, "n": n, "values": "bfloat16"}
     for n in sizes:
         for kernel in KERNELS:
             yield {"way": "auto", "kernel": kernel, "n": n, "values": "float16"}
 
 
-def measure(cell: dict[str, Any], device: str) -> dict[str, Any]:
-    """The cell with seconds of forward and backward, the least of two after one to warm up, and megabytes."""
+def measure(cell: Row, device: str) -> Row:
+    """The cell with seconds of forward and backward, megabytes, its floor and the difference to ours."""
     inputs = inputs_of(cell["n"], TYPES[cell["values"]], device)
     way, kernel = cell["way"], cell["kernel"]
 
+    def attend(way: str) -> Tensor:
+        if way in ("flash", "flex"):
+            return flash(*inputs) if way == "flash" else flex(*inputs, kernel)
+        return sl.kernel_attention(*inputs, kernel, 1.0, backend=way)
+
     def run() -> None:
-        make = {"flash": flash, "flex": lambda *x: flex(*x, kernel)}.get(way, lambda *x: ours(*x, kernel, way))
-        make(*inputs).sum().backward()
+        attend(way).sum().backward()
         wait(device)
 
     row = {**cell, **timed(run, device)}
     rate = product_rate(device) if cell["values"] == "float32" else half_rate(device, TYPES[cell["values"]])
-    return {**row, "floor": 2 * cell["n"] ** 2 * (4 * D + 3 * D_V) / rate}
+    row["floor"] = 2 * cell["n"] ** 2 * (4 * D + 3 * D_V) / rate
+    if way in ("flash", "flex"):
+        with torch.no_grad():
+            row["difference"] = (attend(way) - attend("auto")).abs().max().item()
+    return row
 
 
 def timed(run: Run, device: str) -> dict[str, float]:
+    """Seconds, the least of two runs after one to warm up, and the most memory at a time."""
     run()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    seconds = best_of(2, run)
+    seconds = best_of(2, lambda: (run(), None)[1])
     megabytes = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else float("nan")
     return {"seconds": seconds, "megabytes": megabytes}
 
@@ -117,8 +106,8 @@ def half_rate(device: str, dtype: torch.dtype) -> float:
     return 2 * n**3 / best_of(5, run)
 
 
-def others(device: str, quick: bool) -> Iterator[tuple[str, Run]]:
-    """A ragged batch, an epoch on MNIST bags and a step on a large bag."""
+def others(device: str, quick: bool, slides: list[Tensor]) -> Iterator[tuple[str, Run]]:
+    """A ragged batch, an epoch on MNIST bags, a step on a large bag and one on each real slide."""
     sizes = torch.linspace(10, 50 if quick else 5000, 32).long()
     offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]).to(device)
     inputs = inputs_of(int(sizes.sum()), torch.float32, device)
@@ -127,51 +116,129 @@ def others(device: str, quick: bool) -> Iterator[tuple[str, Run]]:
         sl.kernel_attention(*inputs, "rbf", offsets=offsets).sum().backward()
         wait(device)
 
-    yield "32 bags of 10 to 5,000", ragged
-    digits = [torch.rand(10, 1, 28, 28) for _ in range(8 if quick else 200)]
-    bags = sl.Bags.from_list(digits, torch.arange(len(digits)) % 2)
+    yield f"32 bags of 10 to {sizes[-1]:,}", ragged
+    bags = sl.data.mnist_bags(n_bags=8 if quick else 200)
+    model = sl.build("gsa-abmilp", sl.LeNet5(512), gamma=1)
+    yield f"an epoch on {len(bags)} MNIST bags", lambda: sl.fit(model, bags, epochs=1, device=device, progress=False)
+    large = torch.randn(500 if quick else 100_000, 512)
+    yield f"a training step on {len(large):,} × 512", training([large], device)
+    if slides:
+        count = sum(map(len, slides))
+        yield f"a training step on each of {len(slides)} real slides, {count:,} patches", training(slides, device)
 
-    def epoch() -> None:
-        torch.manual_seed(0)
-        sl.fit(sl.build("gsa-abmilp", gamma=1), bags, epochs=1, device=device)
 
-    yield "an epoch on 200 bags of MNIST's size", epoch
-    large = torch.randn(500 if quick else 100_000, 512, device=device)
-    model = sl.build("gsa-abmilp", nn.Identity(), dim=512, gamma=1).to(device)
+def training(bag_of: list[Tensor], device: str) -> Run:
+    """A step on each bag (n, d) with a GSA-AbMILP; its label is made up."""
+    torch.manual_seed(0)
+    dim = bag_of[0].shape[1]
+    model = sl.build("gsa-abmilp", nn.Sequential(nn.Linear(dim, 512), nn.ReLU()), dim=512, gamma=1).to(device)
+    optimiser = torch.optim.Adam(model.parameters())
+    bags = [sl.Bags.from_list([x], labels=[1]).to(device) for x in bag_of]
 
     def step() -> None:
-        model(sl.Bags(large, torch.tensor([0, len(large)], device=device))).logits.sum().backward()
+        for bag in bags:
+            optimiser.zero_grad()
+            sl.metrics.bag_loss(model(bag).logits, bag.labels).backward()
+            optimiser.step()
         wait(device)
 
-    yield "a training step on 100,000 × 512", step
+    return step
+
+
+def slide_features(folder: Path | None) -> list[Tensor]:
+    """The features (n, d) of every slide in a folder as `samil_lite.data.feature_bags` reads it, in float32."""
+    if folder is None:
+        return []
+    names = sorted({path.stem for ending in ("h5", "pt", "npy") for path in folder.glob(f"*.{ending}")})
+    if not names:
+        raise ValueError(f"--slides: expected a folder with features of slides, .h5, .pt or .npy, got {folder}")
+    bags = sl.data.feature_bags(folder, pd.DataFrame({"slide_id": names}), label=None)
+    return [bags[i].instances.float() for i in range(len(bags))]
+
+
+def native_tests(seconds: float) -> Row:
+    """How many tests of the programs passed on the card itself, and the end of what pytest said if some did not."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_triton.py"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
+        text, ended = done.stdout, True
+    except subprocess.TimeoutExpired as error:
+        text, ended = (error.stdout or b"").decode(errors="replace"), False
+    counts = {what: int(n) for n, what in re.findall(r"(\d+) (passed|failed|skipped|error)", text)}
+    return {**counts, "ended": ended, "said": "" if ended and "failed" not in counts else text[-3000:]}
+
+
+def chapter_seconds(paths: list[Path], seconds: float) -> Iterator[tuple[str, float | None]]:
+    """Name of each chapter and the seconds that it ran, None if it stopped with an error, as long as there is time."""
+    end = time.perf_counter() + seconds
+    for path in paths:
+        command = [sys.executable, "-c", "from nbclient.cli import main; main()", str(path)]
+        begin = time.perf_counter()
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=end - begin, check=False)
+        except subprocess.TimeoutExpired:
+            return
+        yield path.stem, time.perf_counter() - begin if done.returncode == 0 else None
+
+
+def rows_of(args: argparse.Namespace, slides: list[Tensor]) -> Iterator[Row]:
+    """All rows that can be begun in time; one that fails tells why and costs the others nothing."""
+    sizes = [64, 128] if args.quick else [16_384, 100_000, 4_096, 65_536]
+    work: list[tuple[Row, Callable[[], Row]]] = [
+        ({"way": what}, lambda what=what, run=run: {"way": what, **timed(run, args.device)})
+        for what, run in others(args.device, args.quick, slides)
+    ]
+    work += [(cell, lambda cell=cell: measure(cell, args.device)) for cell in cells(sizes)]
+    end = time.perf_counter() + args.seconds
+    for cell, run in work:
+        if time.perf_counter() > end:
+            break
+        try:
+            row = run()
+        except Exception as error:  # of a peer that the card or its version does not allow
+            row = {**cell, "error": f"{type(error).__name__}: {str(error)[:200]}"}
+        print(*(f"{name} {value}" for name, value in row.items()), flush=True)
+        yield row
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, no record")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, no tests, one chapter, no record")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu with --quick")
-    parser.add_argument("--seconds", type=float, default=300, help="no row is begun after so many")
+    parser.add_argument("--seconds", type=float, default=220, help="no row is begun after so many")
+    parser.add_argument(
+        "--slides", type=Path, default=default_slides(), help="folder of slides' features, of one width"
+    )
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks", help="folder of the record")
     args = parser.parse_args()
-    sizes = [64, 128] if args.quick else [16_384, 4_096, 65_536, 100_000]
-    start, rows = time.perf_counter(), []
-    work: list[tuple[dict[str, Any], Callable[[], dict[str, Any]]]] = [
-        ({"way": what}, lambda what=what, run=run: {"way": what, **timed(run, args.device)})
-        for what, run in others(args.device, args.quick)
-    ]
-    work[1:1] = [(cell, lambda cell=cell: measure(cell, args.device)) for cell in cells(sizes)]
-    for cell, run in work:
-        if time.perf_counter() - start > args.seconds:
-            break
-        try:
-            rows.append(run())
-        except Exception as error:  # one way that fails must not cost the others
-            rows.append({**cell, "error": f"{type(error).__name__}: {str(error)[:200]}"})
-        print(*(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
+    if not args.quick and not torch.cuda.is_available():
+        parser.error("no graphics card here that PyTorch finds; --quick --device cpu tries the script")
+    slides = slide_features(args.slides)  # now: a wrong folder must not be told after minutes
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    name = re.sub(r"[^a-z0-9]+", "_", card.lower()).strip("_")
+    record = {"card": card, "d": D, "d_v": D_V, "rows": [], "chapters": {}, **origin(torch.get_num_threads())}
+
+    def keep() -> None:
+        if not args.quick:
+            print(write_record(args.out / f"gpu_{name}.json", record))
+
     if not args.quick:
-        card = torch.cuda.get_device_name()
-        name = re.sub(r"[^a-z0-9]+", "_", card.lower()).strip("_")
-        record = {"rows": rows, "card": card, "d": D, "d_v": D_V, **origin(torch.get_num_threads())}
-        print(write_record(RESULTS / "benchmarks" / f"gpu_{name}.json", record))
+        record["tests"] = native_tests(110)
+        print(record["tests"], flush=True)
+    keep()
+    for row in rows_of(args, slides):
+        record["rows"].append(row)
+    keep()
+    paths = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    for chapter, seconds in chapter_seconds(paths[: 1 if args.quick else None], 110):
+        record["chapters"][chapter] = seconds
+        print(chapter, "failed" if seconds is None else f"{seconds:.0f} s", flush=True)
+    keep()
+
+
+def default_slides() -> Path | None:
+    folder = Path(os.environ.get("SAMIL_DATA", "")) / "wsi_bags" / "eagle"
+    return folder if "SAMIL_DATA" in os.environ and folder.is_dir() else None
 
 
 if __name__ == "__main__":

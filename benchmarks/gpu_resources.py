@@ -1,13 +1,15 @@
 """What the Triton programs take of a GPU that is not there: registers, spills, shared memory, tensor-core instructions.
 
-    python benchmarks/gpu_resources.py                                  # all cards and shapes: an hour or two
+    python benchmarks/gpu_resources.py                                  # all cards and shapes: four hours of one core
+    python benchmarks/gpu_resources.py --spread                         # what differs most: half an hour; the record
     python benchmarks/gpu_resources.py --sample                         # a few of each, as the tests do
     python benchmarks/gpu_resources.py --json --arch 75 80 86 89 90 100 # the last line is one JSON object with all rows
 
 Triton compiles for any NVIDIA card without having it, and brings the tools that count. A program whose shared memory is
 over the card's limit cannot be launched; every byte that is spilled is written to slow memory by every thread. What is
-compiled for a card is what "auto" launches there. Before sm_80 it launches none of them, but blockwise tiles, and there
-are no rows. Results are kept in a file as they come, so that a run that was cut off goes on.
+compiled for a card is what "auto" launches there. On sm_75 it launches blockwise tiles instead, and the rows tell why:
+no program has a tensor-core instruction there. Results are kept in a file as they come, so that a run that was cut off
+goes on.
 """
 
 import argparse
@@ -33,16 +35,19 @@ from samil_lite.kernels import FORMS
 # Bytes of shared memory that one block may take: T4, A100, RTX 30xx, RTX 40xx and L4, H100, B200.
 LIMIT = {75: 65_536, 80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448}
 WIDTHS, VALUE_WIDTHS = [8, 16, 64, 128, 256], [16, 64, 500, 512, 1024]
+USUAL = (64, 512)  # as in a model of 512 features
+SPREAD = [(256, 1024), (8, 16), (16, 1024), (256, 16), (128, 500), (64, 64), (8, 512)]  # the other corners, and between
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FUNCTIONS = ("forward", "pairs", "gather queries", "gather keys", "gather values")
 Row = dict[str, Any]
+Case = tuple[str, str, str, int, int, int]  # kernel, function, type of the values, d, d_v, card
 
 
 def multiply_adds(d: int, d_v: int) -> float:
     """Multiply-adds of a pair, forward and backward, over those of the blockwise algorithm, 4 d + 3 d_v.
 
     Forward: scores, once for each chunk of the values, and the sum of values. Backward: scores, do·v, and the gradients
-    of values, queries and keys.
+    of values, queries and keys. The zeros that fill widths up to a power of two, 16 at least, are not counted.
     """
     chunks = -(-d_v // fused.tiles("forward", 0, d_v)["C"])
     return ((chunks * d + d_v) + (d + d_v) + (d_v + d + d)) / (4 * d + 3 * d_v)
@@ -87,31 +92,50 @@ def resources(kernel: str, function: str, values: str, d: int, d_v: int, arch: i
     return {
         "arch": arch, "kernel": kernel, "function": function, "values": values, "d": d, "d_v": d_v,
         "shared": made.metadata.shared, "registers": registers, "spilled": spilled,
-        "mma": len(re.findall(r"\b(?:wgmma|mma|tcgen05)\.", made.asm["ptx"])), "multiply_adds": multiply_adds(d, d_v),
+        "mma": len(re.findall(r"\b(?:wgmma|mma|tcgen05)\.", made.asm["ptx"])),
     }  # fmt: skip
 
 
-def grid(
-    arches: list[int], widths: list[int], value_widths: list[int], sample: bool
-) -> Iterator[tuple[str, str, str, int, int, int]]:
-    """Kernel, function, type of the values, d, d_v and card of every program that differs from the others."""
-    if sample:
-        for arch in arches:
-            yield "RBF(log_scores=False)", "forward", "fp32", 64, 512, arch
-            yield "Module(norm='euclidean')", "pairs", "fp32", 64, 512, arch
-            yield "Laplace()", "gather keys", "bf16", 64, 512, arch
-            yield "Dot()", "gather values", "fp16", 64, 500, arch
-        return
+def grid(arches: list[int], which: str) -> Iterator[Case]:
+    """Kernel, function, type of the values, d, d_v and card of every program: a sample, a spread, or all."""
+    ones = {
+        "sample": [
+            ("RBF(log_scores=False)", "forward", "fp32", *USUAL),
+            ("Module(norm='euclidean')", "pairs", "fp32", 256, 1024),
+            ("Laplace()", "gather keys", "bf16", *USUAL),
+            ("Dot()", "gather values", "fp16", 64, 500),
+        ],
+        "spread": [*some(), *every([USUAL])],
+        "all": every([(d, d_v) for d in WIDTHS for d_v in VALUE_WIDTHS]),
+    }[which]
     for arch in arches:
-        for kernel in FORMS:
-            for function in FUNCTIONS:
-                for values in TYPES:
-                    for d in widths:
-                        for d_v in value_widths:
-                            yield kernel, function, values, d, d_v, arch
+        for one in ones:
+            yield *one, arch
 
 
-def same_as(case: tuple[str, str, str, int, int, int]) -> tuple[str, str, str, int, int, int]:
+def every(shapes: list[tuple[int, int]]) -> list[tuple[str, str, str, int, int]]:
+    """All kernels, functions and types at these widths."""
+    return [
+        (kernel, function, values, *shape)
+        for shape in shapes for kernel in FORMS for function in FUNCTIONS for values in TYPES
+    ]  # fmt: skip
+
+
+def some() -> list[tuple[str, str, str, int, int]]:
+    """The kernels with the longest φ, in single precision and in one half precision, at all of SPREAD.
+
+    They are of squared and of L1 distances; dot products are the first without their squares.
+    """
+    kernels = ("Module(norm='euclidean')", "Module(norm='l1')")
+    halves = ("bf16", "fp16")
+    return [
+        (kernel, function, values, *shape)
+        for i, shape in enumerate(SPREAD) for kernel in kernels for function in FUNCTIONS
+        for values in ("fp32", halves[i % 2])
+    ]  # fmt: skip
+
+
+def same_as(case: Case) -> Case:
     """The case that compiles to the same program: sums do not ask for φ, nor for the width that is not theirs."""
     kernel, function, values, d, d_v, arch = case
     if function == "gather values":
@@ -122,40 +146,45 @@ def same_as(case: tuple[str, str, str, int, int, int]) -> tuple[str, str, str, i
     return case
 
 
+def read(kept: Path) -> dict[Case, Row]:
+    """The rows of an earlier run."""
+    lines = kept.read_text().splitlines() if kept.exists() else []
+    return {tuple(case): row for case, row in map(json.loads, lines)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", nargs="+", type=int, default=list(LIMIT), choices=list(LIMIT), help="cards, as 89")
-    parser.add_argument("--d", nargs="+", type=int, default=WIDTHS, help="widths of queries and keys")
-    parser.add_argument("--d-v", nargs="+", type=int, default=VALUE_WIDTHS, help="widths of values")
-    parser.add_argument("--sample", action="store_true", help="four programs a card")
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument("--sample", dest="which", action="store_const", const="sample", help="four programs a card")
+    amount.add_argument("--spread", dest="which", action="store_const", const="spread", help="what differs most")
     parser.add_argument("--json", action="store_true", help="the last line is one JSON object with all rows")
     parser.add_argument("--record", type=Path, help="where to write the record, as book/results/benchmarks/NAME.json")
     parser.add_argument("--kept", type=Path, default=Path(".gpu_resources.jsonl"), help="where results are kept")
     args = parser.parse_args()
-    known: dict[tuple, Row] = {}
-    if args.kept.exists():
-        for line in args.kept.read_text().splitlines():
-            key, row = json.loads(line)
-            known[tuple(key)] = row
-    rows = []
-    for case in grid([arch for arch in args.arch if arch >= 80], args.d, args.d_v, args.sample):
+    known, rows = read(args.kept), []
+    for case in grid(args.arch, args.which or "all"):
         source = same_as(case)
         if source not in known:
             known[source] = resources(*source)
             with args.kept.open("a") as file:
                 file.write(json.dumps([source, known[source]]) + "\n")
-        kernel, function, values, d, d_v, arch = case
-        named = {"kernel": kernel, "function": function, "values": values, "d": d, "d_v": d_v, "arch": arch}
-        row = {**known[source], **named, "multiply_adds": multiply_adds(d, d_v)}
-        rows.append(row)
-        verdict = "CANNOT LAUNCH" if row["shared"] > LIMIT[arch] else "spills" if row["spilled"] else ""
+        kernel, _, values, d, d_v, arch = case
+        rows.append({**known[source], "kernel": kernel, "values": values, "d": d, "d_v": d_v})
+        verdict = "CANNOT LAUNCH" if rows[-1]["shared"] > LIMIT[arch] else "spills" if rows[-1]["spilled"] else ""
         if not args.json:
-            print(*(f"{name} {value}" for name, value in row.items()), verdict, flush=True)
+            print(*(f"{name} {value}" for name, value in rows[-1].items()), verdict, flush=True)
+    shapes = sorted({(row["d"], row["d_v"]) for row in rows})
+    record = {
+        "rows": rows,
+        "launched": [arch for arch in args.arch if arch >= fused.SINCE],  # elsewhere "auto" takes blockwise
+        "multiply_adds": [{"d": d, "d_v": d_v, "over_floor": multiply_adds(d, d_v)} for d, d_v in shapes],
+        "limits": LIMIT, "torch": torch.__version__, "triton": triton.__version__,
+    }  # fmt: skip
     if args.record:
-        versions = {"torch": torch.__version__, "triton": triton.__version__}
-        write_record(args.record, {"rows": rows, "limits": LIMIT, **versions})
+        print(write_record(args.record, record))
     if args.json:
-        print(json.dumps({"rows": rows}))
+        print(json.dumps(record))
 
 
 if __name__ == "__main__":

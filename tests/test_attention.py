@@ -1,6 +1,7 @@
 import pytest
 import torch
 from hypothesis import given
+from own_kernels import Sharper
 from ragged import offsets_of, rows, shuffled, sizes
 from torch import Tensor, nn
 
@@ -187,13 +188,6 @@ def test_the_operator_of_torch_compile_is_the_same(kernel):
         results.append([o, *(torch.zeros_like(alpha) if g is None else g for g in gradients)])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other)
-
-
-class Sharper(RBF):
-    """A kernel of a reader's own."""
-
-    def phi(self, t: Tensor, alpha: Tensor) -> Tensor:
-        return 5 * torch.exp(-alpha * t)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # the compiler looks at it, to no harm

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from own_kernels import Cauchy, Sharper
 from ragged import offsets_of, rows, shuffled, sizes
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
@@ -14,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 import samil_lite as sl
 from samil_lite.kernel_attention import autograd, blockwise, groups, l1, plan
 from samil_lite.kernel_attention.distances import centred
-from samil_lite.kernels import FORMS, KERNELS, RBF, InverseQuadratic, Kernel, Module, squared_distances
+from samil_lite.kernels import FORMS, KERNELS, RBF, InverseQuadratic, Module, squared_distances
 
 # κ(k, q) of one pair, as the paper writes it; then the variants.
 FORMULAS = {
@@ -357,28 +358,6 @@ def test_works_under_activation_checkpointing(kernel):
         torch.testing.assert_close(a, b)
 
 
-class Cauchy(Kernel):
-    """A kernel of a reader's own: the logarithm of the Cauchy kernel."""
-
-    statistic, has_alpha = "squared_distance", False
-
-    def phi(self, t, alpha):
-        return -torch.log1p(t)
-
-    def slopes(self, t, alpha, value):
-        return -1 / (1 + t), None
-
-
-class Sharper(RBF):
-    """A kernel of a reader's own that derives from one of ours."""
-
-    def phi(self, t, alpha):
-        return 5 * torch.exp(-alpha * t)
-
-    def slopes(self, t, alpha, value):
-        return -alpha * value, -t * value
-
-
 own_too = pytest.mark.parametrize(
     "kernel", [*FORMS.values(), Cauchy(), Sharper()], ids=[*FORMS, "Cauchy()", "Sharper()"]
 )
@@ -526,11 +505,34 @@ def test_distances_of_far_groups_are_as_exact_as_plain_differences(kernel, backe
         assert (a - c).abs().max() <= room * (b - c).abs().max() + 1e-5 * scale, name
 
 
+@pytest.mark.parametrize(("kernel", "d_v"), [("dot", 3), ("dot", 1), (RBF(log_scores=True), 4)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dot_products_by_pytorchs_fused_attention(kernel, d_v, dtype, monkeypatch):
+    """Forward, where values are no wider than queries, with one more column for squared distances."""
+    calls = []
+    taken = groups.FUSED.forward
+    fused = groups.Engine(lambda *x: (calls.append(1), taken(*x))[1], groups.FUSED.backward)
+    monkeypatch.setattr(groups, "FUSED", fused)
+    inputs = [x.detach().to(dtype).requires_grad_() for x in (*inputs_of([9, 2], d_v=d_v), one(1.2))]
+    wanted = inputs[: 4 if isinstance(kernel, RBF) else 3]
+    results = []
+    for backend in ("auto", "dense"):
+        o = sl.kernel_attention(*inputs[:3], kernel, inputs[3], offsets_of([9, 2]), backend)
+        results.append([o, *torch.autograd.grad(o.pow(2).sum(), wanted)])
+    for ours, dense in zip(*results, strict=True):
+        torch.testing.assert_close(ours, dense)
+    assert len(calls) == 1
+    wider = [inputs[0], inputs[1], torch.cat([inputs[2]] * 4, 1)]
+    for others in (("rbf", inputs[:3]), (Sharper(log_scores=True), inputs[:3]), (kernel, wider)):
+        sl.kernel_attention(*others[1], others[0], offsets=offsets_of([9, 2]))
+    assert len(calls) == 1
+
+
 @pytest.mark.parametrize("kernel", [RBF(), InverseQuadratic()], ids=str)
 def test_ordinary_bags_stay_in_float32(kernel):
     x = 0.3 * torch.randn(500, 64, generator=torch.Generator().manual_seed(0))
     for q, k, dtype in ((x, x, torch.float32), (100 * x, x, torch.float64), (x, 100 * x, torch.float64)):
-        assert [y.dtype for y in centred(q, k, torch.zeros(1, 64), kernel, torch.tensor(1.0))] == [dtype] * 2
+        assert [y.dtype for y in centred(q, k, torch.zeros(1, 64), kernel, torch.tensor(1.0))[:2]] == [dtype] * 2
 
 
 def test_features_that_no_float_can_square_are_a_warning():

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from own_kernels import Cauchy, Sharper
 
 import samil_lite as sl
-from samil_lite.kernels import FORMS, RBF, Kernel
+from samil_lite.kernels import FORMS
 
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed (it is for Linux only)")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -39,22 +40,14 @@ if find_spec("triton") is not None:
         tl.store(of_alpha + tl.arange(0, 16), slope_alpha)
 
 
-class Cauchy(Kernel):
-    """A kernel of a reader's own, which offers its φ to Triton."""
-
-    statistic, has_alpha = "squared_distance", False
-
-    def phi(self, t, alpha):
-        return -torch.log1p(t)
-
-    def slopes(self, t, alpha, value):
-        return -1 / (1 + t), None
+class JittedCauchy(Cauchy):
+    """Offers its φ to Triton."""
 
     def jitted(self):
         return cauchy, cauchy_slopes
 
 
-class Wider(Cauchy):
+class Wider(JittedCauchy):
     """A subclass with another φ, which offers nothing: what it inherits would be the Cauchy kernel."""
 
     def phi(self, t, alpha):
@@ -64,15 +57,7 @@ class Wider(Cauchy):
         return -0.1 / (1 + 0.1 * t), None
 
 
-class Sharper(RBF):
-    def phi(self, t, alpha):
-        return 5 * torch.exp(-alpha * t)
-
-    def slopes(self, t, alpha, value):
-        return -alpha * value, -t * value
-
-
-OWN = {"Cauchy": Cauchy(), "Wider": Wider(), "Sharper": Sharper()}
+OWN = {"Cauchy": JittedCauchy(), "Wider": Wider(), "Sharper": Sharper()}
 
 
 @pytest.mark.skipif(INTERPRETED or torch.cuda.is_available(), reason="runs the others, unless they run as they are")

@@ -14,6 +14,7 @@ import numpy as np
 from docutils import nodes
 from docutils.parsers.rst import Directive, directives
 from docutils.statemachine import StringList
+from gpu_records import card_lines, gpu_records
 
 from samil_lite import figures, viz
 from samil_lite.data import KEY_DIGITS
@@ -396,6 +397,18 @@ class BenchmarkGoals(Table):
         return [*rows, "", f"Measured on: {attention['device']}, PyTorch {attention['versions']['torch']}."]
 
 
+class Cards(Table):
+    """What was measured on graphics cards; where there is no record, that there is none."""
+
+    folded = False
+
+    def rows(self):
+        cards = gpu_records(RESULTS / "benchmarks")
+        if not cards:
+            return ["Nothing was measured on a GPU: none was at hand."]
+        return [line for record in cards for line in card_lines(record)]
+
+
 def attention_goals(of):
     """What, measured, sign, bound and unit of the goals for attention; `of` has rows by way, kernel and instances."""
     ours, fused = of["auto", "rbf", 4096], of["fused", "dot", 16384]
@@ -491,6 +504,7 @@ DIRECTIVES = {
     "image-ledger": ImageLedger,
     "trials": Trials,
     "benchmark-goals": BenchmarkGoals,
+    "cards": Cards,
     "claims": Claims,
     "forest": Forest,
     "headlines": Headlines,

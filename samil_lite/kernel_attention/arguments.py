@@ -46,7 +46,7 @@ def as_alpha(alpha: Tensor | float | None, q: Tensor) -> Tensor:
         raise ValueError(f"alpha: expected one number, got shape {tuple(alpha.shape)}")
     if not torch.compiler.is_compiling() and alpha.device.type == "cpu":  # elsewhere to look would be to wait
         try:
-            if not 0 < alpha < torch.inf:
+            if not 0 < float(alpha.detach()) < torch.inf:
                 raise ValueError(f"alpha: expected a number above 0, got {float(alpha)}")
         except RuntimeError:  # under torch.func.vmap nobody can look
             pass

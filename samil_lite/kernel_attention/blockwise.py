@@ -32,9 +32,9 @@ def features(q: Tensor, k: Tensor, kernel: Kernel, alpha: Tensor) -> tuple[Tenso
         return q, k, b
     with torch.no_grad():
         mean = k.mean(0, keepdim=True)  # (1, d)
-    q, k = centred(q, k, mean, kernel, alpha)
-    q = torch.cat([-2 * q, q.square().sum(1, keepdim=True), torch.ones_like(q[:, :1])], 1)  # (m, d + 2)
-    k = torch.cat([k, torch.ones_like(k[:, :1]), k.square().sum(1, keepdim=True)], 1)  # (n, d + 2)
+    q, k, q2, k2 = centred(q, k, mean, kernel, alpha)
+    q = torch.cat([-2 * q, q2[:, None], torch.ones_like(q[:, :1])], 1)  # (m, d + 2)
+    k = torch.cat([k, torch.ones_like(k[:, :1]), k2[:, None]], 1)  # (n, d + 2)
     return q, k, b
 
 

@@ -31,8 +31,10 @@ def scores(q: Tensor, k: Tensor, kernel: Kernel, alpha: Tensor, mask: Tensor, tw
     if kernel.statistic == "squared_distance":
         with torch.no_grad():
             mean = k.sum(1, keepdim=True) / mask.sum(1)[:, None, None]  # (B, 1, d); padding is zero
-        q, k = centred(q, k, torch.where(mask[..., None], mean, 0), kernel, alpha)
-    if twice and kernel.statistic == "l1_distance":
+        q, k, q2, k2 = centred(q, k, torch.where(mask[..., None], mean, 0), kernel, alpha)
+        squares = q2[:, :, None] + k2[:, None, :]  # (B, n, n)
+        t = torch.baddbmm(squares, q, k.transpose(1, 2), alpha=-2).clamp_min(0).to(alpha.dtype)  # (B, n, n)
+    elif twice and kernel.statistic == "l1_distance":
         t = (q[:, :, None] - k[:, None]).abs().sum(-1)  # (B, n, n); torch.cdist has no second derivative
     else:
         t = STATISTICS[kernel.statistic](q, k).to(alpha.dtype)  # (B, n, n)

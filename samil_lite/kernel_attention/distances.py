@@ -18,30 +18,34 @@ NEAR = 0.01  # the squared distance at which the slope of φ is taken
 NEAR_MODULE = 0.25  # the same for `Module`, whose slope has no bound at 0
 
 
-def centred(q: Tensor, k: Tensor, mean: Tensor, kernel: Kernel, alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """q and k (…, n, d) minus the mean key: the same distances, in float64 if float32 would lose digits of the scores.
+def centred(q: Tensor, k: Tensor, mean: Tensor, kernel: Kernel, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """q and k (…, n, d) minus the mean key, which have the same distances, and their squares ‖q‖², ‖k‖² (…, n).
 
-    Autograd need not know the mean, shape (…, 1, d): the distances do not depend on it.
+    They are in float64 if float32 would lose digits of the scores. Autograd need not know the mean, shape (…, 1, d):
+    the distances do not depend on it.
     """
-    narrow = q - mean, k - mean
+    narrow = _with_squares(q - mean, k - mean)
     if q.dtype == torch.float64:
         return narrow
-    loss = _loss(*narrow, kernel, alpha)
+    loss = _loss(*narrow[2:], kernel, alpha)
     if loss <= 1:
         return narrow
     if loss > WIDER or q.device.type == "mps":  # Apple's GPUs have no float64
         warnings.warn("instances lie so far apart that distances lose digits; scale the features down", stacklevel=2)
     if q.device.type == "mps":
         return narrow
-    return q.double() - mean, k.double() - mean  # not the rounded differences, made double
+    return _with_squares(q.double() - mean, k.double() - mean)  # not the rounded differences, made double
+
+
+def _with_squares(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return q, k, q.square().sum(-1), k.square().sum(-1)
 
 
 @torch.no_grad()
-def _loss(q: Tensor, k: Tensor, kernel: Kernel, alpha: Tensor) -> float:
-    """How many times more than `TOLERANCE` float32 may lose of the scores."""
-    spread = q.square().sum(-1).max() + k.square().sum(-1).max()
+def _loss(q2: Tensor, k2: Tensor, kernel: Kernel, alpha: Tensor) -> float:
+    """How many times more than `TOLERANCE` float32 may lose of the scores, from the squares of queries and keys."""
     try:
-        return float(spread / largest_spread(kernel, alpha))
+        return float((q2.max() + k2.max()) / largest_spread(kernel, alpha))
     except RuntimeError:  # under torch.func.vmap nobody can look
         return 2
 

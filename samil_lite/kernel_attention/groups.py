@@ -10,6 +10,7 @@ from torch import Tensor
 from samil_lite.kernel_attention.autograd import Engine, attention
 from samil_lite.kernel_attention.blockwise import BLOCKWISE, COMPILED
 from samil_lite.kernel_attention.dense import dense_attention
+from samil_lite.kernel_attention.fused import FUSED, can_take
 from samil_lite.kernels import Kernel, is_ours
 
 BACKENDS = ("auto", "dense", "blockwise", "compiled", "triton")
@@ -25,7 +26,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, offsets: Tensor, kern
     parts: list[Tensor] = []
     rows: list[Any] = []
     for m, own, engine in groups(q, fast, offsets, kernel, backend):
-        inputs = q[m], k[m], fast[m]
+        inputs = (q, k, fast) if isinstance(m, slice) else (q[m], k[m], fast[m])  # a slice is all of them
         if engine is None:
             parts.append(dense_attention(*inputs, kernel, alpha, own)[0])
         else:
@@ -44,20 +45,22 @@ def groups(q: Tensor, v: Tensor, offsets: Tensor, kernel: Kernel, backend: str) 
     if engine is not None or backend == "dense":
         yield slice(None), offsets, engine
         return
+    alone = FUSED if can_take(q, v, kernel) else BLOCKWISE
     sizes = offsets.diff().tolist()
     planned = plan(sizes)
     of_bag = torch.arange(len(q), device=q.device).split(sizes) if len(planned) > 1 else ()
     for bags in planned:
         rows = torch.cat([of_bag[b] for b in bags]) if of_bag else slice(None)
         own = torch.tensor([0, *(sizes[b] for b in bags)], device=q.device).cumsum(0)
-        yield rows, own, BLOCKWISE if len(bags) == 1 and sizes[bags[0]] >= LONG else None
+        yield rows, own, alone if len(bags) == 1 and sizes[bags[0]] >= LONG else None
 
 
 def plan(sizes: list[int]) -> list[list[int]]:
     """Which bags "auto" computes together: lists of bag numbers.
 
     On CUDA cards from sm_80 on, where Triton is installed, all bags are one launch of "triton", and there is nothing to
-    plan. Elsewhere a bag of `LONG` instances or more is computed alone, by "blockwise". The others are sorted by size
+    plan. Elsewhere a bag of `LONG` instances or more is computed alone, by "blockwise" or, where that is faster
+    (`samil_lite.kernel_attention.fused`), forward by PyTorch's own fused attention. The others are sorted by size
     and padded together; a group ends where the padding would cost more than one more group (`GROUP_COST`, measured). So
     many small bags make one batched product, and a skewed batch is not padded to its longest bag.
     """
@@ -87,11 +90,11 @@ def _fused(q: Tensor, v: Tensor, kernel: Kernel, backend: str) -> Engine | None:
     """The fused kernels of Triton where they are asked for or best; None where bags are better grouped."""
     if backend == "auto" and not (v.is_cuda and find_spec("triton")):
         return None
-    from samil_lite.kernel_attention.triton import TRITON, can_take  # is not on every machine
+    from samil_lite.kernel_attention import triton  # is not on every machine
 
-    if not can_take(q, v, kernel):
+    if not triton.can_take(q, v, kernel):
         return BLOCKWISE if backend == "triton" else None
-    return TRITON
+    return triton.TRITON
 
 
 def _check_parameters(kernel: Kernel, k: Tensor, alpha: Tensor) -> None:

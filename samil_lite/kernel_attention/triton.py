@@ -28,6 +28,7 @@ M = 32  # instances of a block
 STRIPE = 2**26  # pairs whose β and gradient are in memory at a time: 512 MB in float32
 PROGRAMS = 512  # at a time, at least, for every multiprocessor of a large card
 PRECISION = "tf32x3"  # float32 by three TF32 products on tensor cores, as exact as float32's own
+SINCE = 80  # 10 × the compute capability of the first cards with TF32 on tensor cores
 WIDEST = 256  # d of queries and keys; wider rows would not fit into the registers
 FORMS = {"dot": programs.DOT.value, "squared_distance": programs.SQUARED.value, "l1_distance": programs.L1.value}
 EXACT = programs.EXACT.value
@@ -69,7 +70,7 @@ def can_take(q: Tensor, v: Tensor, kernel: Kernel) -> bool:
     They make the same products as blockwise tiles, so their gain is memory traffic. It needs tensor cores that keep
     float32 (TF32, from sm_80 on); before that, cuBLAS's products in blockwise tiles are as many, and faster.
     """
-    modern = capability_of(q.device) >= 80
+    modern = capability_of(q.device) >= SINCE
     narrow = torch.float64 not in (q.dtype, v.dtype) and q.shape[1] <= WIDEST
     small = len(q) * max(q.shape[1], v.shape[1]) < 2**31  # places are counted in 32 bits
     return modern and narrow and small and functions(kernel) is not None and _key(q, v, kernel) not in failed
