@@ -4,6 +4,7 @@ Every figure is shown with `show(figure, alt)`, so that none is without a text t
 """
 
 import base64
+import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -332,7 +333,7 @@ def forest(names: Sequence[str], effects: Sequence[Sequence[float]], label: str)
 
 @checked()
 def forests(table: pd.DataFrame, by: str, groups: str, label: str, panels: str | None = None) -> Figure:
-    """The same for a table: a line of the forest for each `by`, with one effect for each group, told apart by marks.
+    """The forest of a table: a line for each `by`, with one effect for each group, told apart by marks.
 
     Args:
         table: one row for each effect, with columns effect, low and high and those named; NaN is left out.
@@ -354,7 +355,8 @@ def forests(table: pd.DataFrame, by: str, groups: str, label: str, panels: str |
             shift = 0.72 * (i - (len(marks) - 1) / 2) / len(marks)
             _effect(axis, lines.index(line) + shift, numbers, i)
         axis.axvline(0, color="0.5", linestyle=":", zorder=0)
-        axis.set(xlabel=label, title=name, yticks=range(len(lines)), yticklabels=lines)
+        axis.set(xlabel=label, title=name, yticks=range(len(lines)))
+        axis.set_yticklabels([textwrap.fill(str(line), 24) for line in lines])
         axis.locator_params(axis="x", nbins=6)
     axes[0, 0].invert_yaxis()
     handles = [Line2D([], [], color=PALETTE[i], marker=MARKERS[i], markersize=5) for i in range(len(marks))]
