@@ -151,3 +151,23 @@ def test_numbers_have_at_most_four_decimals(path):
             text = output.get("text") or output.get("data", {}).get("text/plain", "")
             if not has_tag(cell, "nbval-ignore-output"):
                 assert not re.search(r"\d\.\d{5,}", text), text
+
+
+@chapters
+def test_printed_output_fits_the_column(path):
+    """88 characters, as code: what is wider is cut off at the right. Tables as HTML and texts of pictures are not."""
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            data = output.get("data", {})
+            text = output.get("text", "" if {"text/html", "image/png"} & set(data) else data.get("text/plain", ""))
+            wide = [line for line in text.splitlines() if len(line) > 88]
+            assert not wide, f"{cell.id}: {wide[0]}"
+
+
+@chapters
+def test_setup_and_plots_are_folded(path):
+    for cell in code_cells(path):
+        lines = lines_of(cell)
+        imports = len(re.findall(r"^(?:import|from) ", cell.source, re.MULTILINE))
+        if imports > max(5, lines / 2) or "plt.subplots" in cell.source:
+            assert has_tag(cell, "hide-input"), f"{cell.id}: tag it hide-input"
