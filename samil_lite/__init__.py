@@ -7,6 +7,7 @@ from samil_lite import kernels
 from samil_lite.attention import KernelSelfAttention
 from samil_lite.backbones import frozen_features
 from samil_lite.bags import Bags
+from samil_lite.cards import Ensemble
 from samil_lite.checkpoints import History
 from samil_lite.encoders import LeNet5, PatchCNN
 from samil_lite.kernel_attention import attention_received, attention_rows, kernel_attention
@@ -14,13 +15,14 @@ from samil_lite.metrics import Metrics
 from samil_lite.models import MILClassifier, MILOutput, build
 from samil_lite.pooling import AttentionPool, MaxPool, MeanPool
 from samil_lite.public_checkpoints import load_public
-from samil_lite.saving import Ensemble, load, save
+from samil_lite.saving import load, save
 from samil_lite.training import evaluate, fit, predict
 
 if TYPE_CHECKING:
     from samil_lite import checks, data, experiments, export, sklearn, viz
     from samil_lite.cross_validation import CrossValidation, cross_validate
     from samil_lite.predicting import predictions
+    from samil_lite.scoring import score_table
 
 __version__ = "0.1.0"
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "predict",
     "predictions",
     "save",
+    "score_table",
     "sklearn",
     "viz",
 ]
@@ -63,6 +66,7 @@ __all__ = [
 
 _NEED_PANDAS = {
     "CrossValidation": "cross_validation", "cross_validate": "cross_validation", "predictions": "predicting",
+    "score_table": "scoring",
 }  # fmt: skip
 
 

@@ -52,7 +52,7 @@ def train(args: argparse.Namespace) -> None:
         slides, build, groups=args.group, folds=args.folds, threshold=_number(args.threshold),
         calibrate=args.calibrate, standardise=args.standardise, seed=args.seed, workers=args.workers,
         folder=args.out / "folds", epochs=args.epochs, patience=args.patience, lr=args.lr,
-        bags_per_step=args.bags_per_step,
+        bags_per_step=args.bags_per_step, sampling="balanced" if args.balanced else None,
     )  # fmt: skip
     from samil_lite.report import write_report
 
@@ -169,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     of_train.add_argument("--width", type=int, default=128, help="of the layer before the attention, and of its own")
     of_train.add_argument("--gamma", type=float, default=1.0, help="where the weight of self-attention starts")
     of_train.add_argument("--threshold", default="half", help="a probability, half, youden, f_score, 'recall>=0.95', …")
+    of_train.add_argument("--balanced", action="store_true", help="as many training slides of every class in an epoch")
     of_train.add_argument("--calibrate", action="store_true", help="choose a temperature in each fold")
     of_train.add_argument("--standardise", action="store_true", help="features to mean 0 and deviation 1")
     of_train.add_argument("--seed", type=int, default=0)

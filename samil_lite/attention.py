@@ -1,7 +1,7 @@
 """Self-attention with a kernel: every instance looks at the instances of its bag before they are pooled."""
 
 import math
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -102,6 +102,23 @@ class KernelSelfAttention(nn.Module):
     def extra_repr(self) -> str:
         learned = "" if self.raw_alpha is None else f", learn_alpha={self.raw_alpha.requires_grad}"
         return f"kernel={self.kernel}{learned}"
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        """Notes the kernel beside the numbers: those of one kernel fit the shapes of another."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if hasattr(destination, "_metadata"):
+            destination._metadata[prefix[:-1]]["kernel"] = repr(self.kernel)
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, strict: bool, missing_keys: Any, unexpected_keys: Any,
+        error_msgs: list[str],
+    ) -> None:  # fmt: skip
+        there = local_metadata.get("kernel")
+        if there is not None and there != repr(self.kernel):
+            error_msgs.append(f"{prefix}kernel: these weights were learned with {there}, this model has {self.kernel}")
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
 
     def _check(self, h: Tensor) -> None:
         if not isinstance(h, Tensor) or h.ndim != 2 or h.shape[1] != self.W_v.in_features:

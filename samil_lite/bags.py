@@ -1,7 +1,8 @@
 """Bags: a ragged batch of bags of instances."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from samil_lite.arguments import check, checked, expected_of, shown
 from samil_lite.segments import bag_index, check_offsets, pad
 
 Array = Tensor | np.ndarray
-Key = int | slice | Sequence[int] | Array  # what bags are chosen by
+Key = int | slice | str | Sequence[int] | Sequence[str] | Array  # what bags are chosen by
+PARTS = ("instances", "offsets", "labels", "instance_labels", "coordinates")  # fields that are tensors
 TENSOR = expected_of(Tensor)
 BATCHES = expected_of(Sequence[Any])
 
@@ -32,6 +34,8 @@ class Bags:
             bag, (B, L), for which `fit` has a loss. None for bags whose label is not known.
         instance_labels: integers, shape (N,); None where they are not known. Never used for training.
         coordinates: finite numbers, shape (N, 2), where in its image each instance lies; None where there is no such.
+        names: of the bags, B texts, such as those of slides; `bags["slide_7"]` is that bag.
+        classes: names of the classes 0, 1, …; None if the labels are their numbers.
 
     Raises:
         ValueError: if a shape, a type or a value is not as above; the message names the argument.
@@ -42,11 +46,13 @@ class Bags:
     labels: Tensor | None = None
     instance_labels: Tensor | None = None
     coordinates: Tensor | None = None
+    names: Sequence[str] | None = None
+    classes: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            if (x := getattr(self, f.name)) is not None or f.name in ("instances", "offsets"):
-                object.__setattr__(self, f.name, check(f.name, x, TENSOR))
+        for part in PARTS:
+            if (x := getattr(self, part)) is not None or part in ("instances", "offsets"):
+                object.__setattr__(self, part, check(part, x, TENSOR))
         n = _check_instances("instances", self.instances)
         check_offsets(self.offsets, n)
         if self.labels is not None:
@@ -55,9 +61,11 @@ class Bags:
             _check_integers("instance_labels", self.instance_labels, n, "one for each instance")
         if self.coordinates is not None:
             _check_coordinates(self.coordinates, n)
-        for f in fields(self):
-            if (x := getattr(self, f.name)) is not None and x.device != self.device:
-                raise ValueError(f"{f.name}: expected a tensor on {self.device}, as the instances, got {x.device}")
+        for part in PARTS:
+            if (x := getattr(self, part)) is not None and x.device != self.device:
+                raise ValueError(f"{part}: expected a tensor on {self.device}, as the instances, got {x.device}")
+        object.__setattr__(self, "names", _as_names(self.names, len(self)))
+        object.__setattr__(self, "classes", _as_classes(self.classes, self.labels))
 
     @staticmethod
     def from_list(
@@ -66,6 +74,7 @@ class Bags:
         instance_labels: Sequence[Array] | None = None,
         coordinates: Sequence[Array] | None = None,
         classes: Sequence[Any] | None = None,
+        names: Sequence[Any] | None = None,
     ) -> "Bags":
         """Batch from a list of bags, one array of shape (n_b, …) each.
 
@@ -76,6 +85,7 @@ class Bags:
             coordinates: B arrays of shape (n_b, 2).
             classes: what the labels are, in the order of their numbers, such as ("MSS", "MSI-H"), (-1, 1) or (1, 2, 3);
                 the last of two is the positive one.
+            names: B names of the bags.
 
         Raises:
             ValueError: if there is no bag, a bag is empty, or bags do not agree; the message says which.
@@ -102,6 +112,8 @@ class Bags:
             None if labels is None else _label_tensor(labels).to(tensors[0].device),
             _flatten("instance_labels", instance_labels, tensors),
             _flatten("coordinates", coordinates, tensors),
+            None if names is None else list(names),
+            None if classes is None else list(classes),
         )
 
     @staticmethod
@@ -146,7 +158,11 @@ class Bags:
 
     @staticmethod
     def cat(batches: Sequence["Bags"]) -> "Bags":
-        """One batch with the bags of all `batches`, in order. A field that one of them lacks is dropped."""
+        """One batch with the bags of all `batches`, in order. A field that one of them lacks is dropped.
+
+        Raises:
+            ValueError: if there is none, or they differ in device, in the shape of an instance or in their classes.
+        """
         batches = batches if isinstance(batches, list | tuple) else list(check("batches", batches, BATCHES))
         if not batches:
             raise ValueError("batches: expected at least one batch, got an empty list")
@@ -163,6 +179,9 @@ class Bags:
         for name in ("instances", "labels", "instance_labels", "coordinates"):
             parts = [getattr(batch, name) for batch in batches]
             joined[name] = None if any(part is None for part in parts) else torch.cat(parts)
+        names = [batch.names for batch in batches]
+        joined["names"] = None if None in names else tuple(name for part in names for name in part or ())
+        joined["classes"] = _same_classes(batches)
         return _trusted(**joined)
 
     def padded(self) -> tuple[Tensor, Tensor]:
@@ -172,14 +191,17 @@ class Bags:
     @checked()
     def to(self, device: torch.device | str) -> "Bags":
         """The same bags on another device."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
         later = torch.device(device).type == "cuda"  # what comes next on the card waits for it, this process need not
-        return _trusted(**{name: None if x is None else x.to(device, non_blocking=later) for name, x in parts.items()})
+        return self._each(lambda x: x.to(device, non_blocking=later))
 
     def pin_memory(self) -> "Bags":
         """The same bags in memory that a CUDA card reads by itself, while the processor goes on."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return _trusted(**{name: None if x is None else x.pin_memory() for name, x in parts.items()})
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> "Bags":
+        """The same bags, with each tensor as the function makes it."""
+        parts = {name: None if (x := getattr(self, name)) is None else function(x) for name in PARTS}
+        return _trusted(**parts, names=self.names, classes=self.classes)
 
     @property
     def device(self) -> torch.device:
@@ -212,8 +234,11 @@ class Bags:
         return len(self.offsets) - 1
 
     def __getitem__(self, key: Key) -> "Bags":
-        """The chosen bags, as a batch again: `bags[3]` holds one bag; slices, lists and masks work as in NumPy."""
-        chosen = chosen_bags(key, len(self), self.device)  # (b,)
+        """The chosen bags, as a batch again: `bags[3]` holds one bag; slices, lists and masks work as in NumPy.
+
+        A name, or a list of names, chooses the bags that are called so.
+        """
+        chosen = chosen_bags(key, len(self), self.device, self.names)  # (b,)
         sizes = self.sizes[chosen]
         offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         # Row r of chosen bag c lies at (where c begins here) + (how far r is from where c begins in the result).
@@ -229,6 +254,8 @@ class Bags:
             labels=take(self.labels, chosen),
             instance_labels=take(self.instance_labels, rows),
             coordinates=take(self.coordinates, rows),
+            names=None if self.names is None else tuple(self.names[b] for b in chosen.tolist()),
+            classes=self.classes,
         )
 
     def __iter__(self) -> Iterator["Bags"]:
@@ -236,19 +263,23 @@ class Bags:
 
     def __repr__(self) -> str:
         shape = "×".join(map(str, self.instances.shape[1:]))
-        classes = "no labels" if self.labels is None else _told(self.labels)
+        classes = "no labels" if self.labels is None else _told(self.labels, self.classes)
         return (
             f"Bags({len(self)} bags of {int(self.sizes.min())} to {int(self.sizes.max())} instances, "
             f"{self.n_instances} in all, {shape} {str(self.instances.dtype).removeprefix('torch.')}, {classes})"
         )
 
 
-def chosen_bags(key: Key, n: int, device: torch.device | str = "cpu") -> Tensor:
-    """Numbers of the bags, of n, that an integer, a slice, integers or a mask choose, shape (b,).
+def chosen_bags(key: Key, n: int, device: torch.device | str = "cpu", names: Sequence[str] | None = None) -> Tensor:
+    """Numbers of the bags, of n, that an integer, a slice, integers, a mask or names choose, shape (b,).
 
     Raises:
-        IndexError: if a number is out of range or no integer, or no bag is chosen.
+        IndexError: if a number is out of range or no integer, no bag is chosen, or not just one has the name.
     """
+    if isinstance(key, str):
+        key = [key]
+    if isinstance(key, list | tuple | np.ndarray) and len(key) and all(isinstance(name, str) for name in key):
+        key = _named(list(map(str, key)), names)
     if not isinstance(key, slice):
         key = _numbers(key)
     try:
@@ -258,6 +289,18 @@ def chosen_bags(key: Key, n: int, device: torch.device | str = "cpu") -> Tensor:
     if len(chosen) == 0:
         raise IndexError(f"bags[{key}]: expected at least one bag to be chosen of {n}")
     return torch.from_numpy(chosen).to(device)
+
+
+def _named(keys: list[str], names: Sequence[str] | None) -> list[int]:
+    """The number of the bag of each name."""
+    if names is None:
+        raise IndexError(f"bags[{keys[0]!r}]: these bags have no names; choose by number, or give names=… to make them")
+    for key in keys:
+        if (times := names.count(key)) != 1:
+            near = get_close_matches(key, names, n=2)
+            hint = f"; did you mean {' or '.join(near)}?" if near and not times else ""
+            raise IndexError(f"bags[{key!r}]: expected one bag of this name, there are {times} of {len(names)}{hint}")
+    return [names.index(key) for key in keys]
 
 
 def _numbers(key: Any) -> np.ndarray:
@@ -274,7 +317,7 @@ def _numbers(key: Any) -> np.ndarray:
     return array if array.dtype == bool else array.astype(np.int64)
 
 
-def _trusted(**values: Tensor | None) -> Bags:
+def _trusted(**values: Any) -> Bags:
     """Bags made of parts of checked Bags: checking every instance for NaN again would cost more than the work."""
     bags = object.__new__(Bags)
     for name, value in values.items():
@@ -282,12 +325,12 @@ def _trusted(**values: Tensor | None) -> Bags:
     return bags
 
 
-def _told(labels: Tensor) -> str:
+def _told(labels: Tensor, classes: Sequence[str] | None = None) -> str:
     if labels.ndim == 2:
         return f"{labels.shape[1]} labels a bag"
     if labels.is_floating_point():
         return f"labels from {labels.min():g} to {labels.max():g}"
-    return f"labels {dict(_counts(labels))}"
+    return f"labels { {n if classes is None else classes[n]: count for n, count in _counts(labels)} }"
 
 
 def _counts(labels: Tensor) -> list[tuple[int, int]]:
@@ -324,6 +367,36 @@ def _numbered(labels: Any, classes: Sequence[Any]) -> list[int]:
     if unknown := [label for label in found if label not in order]:
         raise ValueError(f"labels: expected {', '.join(map(str, order))}, the classes, got {unknown[0]!r}")
     return [order.index(label) for label in found]
+
+
+def _as_names(names: Any, n: int) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if isinstance(names, str) or not hasattr(names, "__len__") or len(names) != n:
+        raise ValueError(f"names: expected {n} names, one for each bag, got {shown(names)}")
+    return tuple(map(str, names))
+
+
+def _as_classes(classes: Any, labels: Tensor | None) -> tuple[str, ...] | None:
+    """Names of classes; None where they are no more than the numbers."""
+    if classes is None:
+        return None
+    found = () if isinstance(classes, str) else tuple(map(str, classes))
+    if len(found) < 1 or len(set(found)) < len(found):
+        raise ValueError(f"classes: expected the name of each class once, got {shown(classes)}")
+    if labels is not None and labels.ndim == 1 and int(labels.max()) >= len(found):
+        raise ValueError(f"classes: expected at least {int(labels.max()) + 1} names for these labels, got {found}")
+    return None if found == tuple(map(str, range(len(found)))) else found
+
+
+def _same_classes(batches: Sequence["Bags"]) -> tuple[str, ...] | None:
+    found = {batch.classes for batch in batches}
+    if len(found - {None}) > 1:
+        raise ValueError(
+            "batches: expected one order of classes, got "
+            f"{' and '.join(map(str, sorted(found - {None}, key=str)))}; say classes=(…) where the bags are made"
+        )
+    return None if None in found else next(iter(found))  # type: ignore[return-value]
 
 
 def _label_tensor(labels: Any) -> Tensor:

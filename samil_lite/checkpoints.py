@@ -120,7 +120,8 @@ class TrainingRun:
         if not losses or losses[-1] <= min(losses):
             self.history.best_epoch = len(self.history.train_loss) - 1
             if losses:
-                self.best = {name: x.detach().clone() for name, x in self.model.state_dict().items()}
+                self.best = self.model.state_dict()  # not a plain dict: it says the kernel, beside the numbers
+                self.best |= {name: x.detach().clone() for name, x in self.best.items()}
         if self.checkpoint is not None:
             self.checkpoint.write(
                 model=self.model.state_dict(),

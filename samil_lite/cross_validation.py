@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from samil_lite.arguments import A_BAG, at_least, checked
-from samil_lite.bags import Bags
 from samil_lite.building import describe, differences
+from samil_lite.cards import Card, Ensemble, attach, card_of
 from samil_lite.checkpoints import History
 from samil_lite.encoders import Standardise
 from samil_lite.extras import from_extra
 from samil_lite.files import read_csv
 from samil_lite.fingerprint import of_bags
 from samil_lite.predicting import P, class_names, groups_of, names_of, predictions
-from samil_lite.saving import Card, Ensemble, attach, card_of, load, save
+from samil_lite.saving import load, save
 from samil_lite.scoring import choose_temperature, choose_threshold, score_table
 from samil_lite.training import fit, predict, progress_bar
 
@@ -113,6 +113,11 @@ def cross_validate(
         raise ValueError(f"{', '.join(sorted(reserved))}: cross_validate sets this itself")
     if bags.labels is None:
         raise ValueError("bags: expected labelled bags, these have no labels")
+    if bags.labels.ndim != 1 or not bags.labels.eq(bags.labels.long()).all():
+        raise ValueError(
+            "bags: a cross-validation scores one class a bag, these have several labels a bag, or numbers; draw folds "
+            "by samil_lite.cross_validation.make_folds, then fit and evaluate by each"
+        )
     if scheduler is not None and workers != 1:
         raise ValueError(f"workers, scheduler: expected one of them, got {workers} and {scheduler!r}")
     choose_threshold([0.0, 1.0], [False, True], threshold)  # a rule that does not exist is said now, not after training
@@ -143,52 +148,6 @@ def cross_validate(
     return CrossValidation(table, score_table(table), list(models), pd.concat(choosers, ignore_index=True))
 
 
-@dataclass(frozen=True)
-class _Held:
-    """Bags of a disk, read; with the names of theirs that `Bags` have no place for."""
-
-    bags: Bags
-    names: tuple[str, ...]
-    classes: tuple[str, ...] | None
-    contents: str
-
-    @staticmethod
-    def of(bags: Any) -> "_Held":
-        return _Held(bags[:], bags.names, bags.classes, bags.digest())
-
-    def subset(self, mask: Tensor) -> "_Held":
-        names = tuple(name for name, chosen in zip(self.names, mask.tolist(), strict=True) if chosen)
-        return _Held(self.bags[mask], names, self.classes, f"{self.contents} {mask.nonzero().squeeze(1).tolist()}")
-
-    @property
-    def labels(self) -> Tensor | None:
-        return self.bags.labels
-
-    @property
-    def sizes(self) -> Tensor:
-        return self.bags.sizes
-
-    @property
-    def width(self) -> int:
-        return self.bags.instances.shape[1]
-
-    @property
-    def n_instances(self) -> int:
-        return self.bags.n_instances
-
-    def __len__(self) -> int:
-        return len(self.bags)
-
-    def __getitem__(self, key: Any) -> Bags:
-        return self.bags[key]
-
-    def __iter__(self) -> Iterator[Bags]:
-        return iter(self.bags)
-
-    def digest(self) -> str:
-        return self.contents
-
-
 def _run_fold(
     bags: Any, build: Build, fold: Tensor, number: int, group: list[str] | None, settings: dict[str, Any],
     folder: Path | None,
@@ -197,7 +156,7 @@ def _run_fold(
     test, validation = parts(fold, number, int(fold.max()) + 1, settings["n_validation"])
     path = None if folder is None else folder / f"fold_{number}.safetensors"
     if hasattr(bags, "paths") and 4 * bags.n_instances * bags.width <= IN_MEMORY:
-        bags = _Held.of(bags)
+        bags = bags[:]
     if path is not None and path.exists():
         model = _finished(path, build, settings)
     else:

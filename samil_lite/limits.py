@@ -1,5 +1,6 @@
 """Limits on instances: of a batch, whose cost they are, and of a bag in training."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -86,10 +87,10 @@ def _only(bags: Bags, kept: Tensor) -> Bags:
     """The bags with the kept instances alone, at least one of each."""
     kept = kept.to(bags.device)
     before = torch.cat([kept.new_zeros(1, dtype=torch.long), kept.cumsum(0)])  # kept ones before each instance
-    return Bags(
-        bags.instances[kept],
-        before[bags.offsets],
-        bags.labels,
-        None if bags.instance_labels is None else bags.instance_labels[kept],
-        None if bags.coordinates is None else bags.coordinates[kept],
+    return replace(
+        bags,
+        instances=bags.instances[kept],
+        offsets=before[bags.offsets],
+        instance_labels=None if bags.instance_labels is None else bags.instance_labels[kept],
+        coordinates=None if bags.coordinates is None else bags.coordinates[kept],
     )

@@ -66,6 +66,44 @@ def _weights(class_weight: str | Sequence[float], labels: Tensor, n_classes: int
     return torch.tensor(found)
 
 
+def drawn_order(labels: Tensor, balanced: bool, seed: int) -> Tensor:
+    """The numbers of the bags of one epoch, B in all, in the order in which training sees them.
+
+    Every bag once; or `balanced`, as many of each class: of a rare one all bags several times, of a frequent one some.
+
+    Args:
+        labels: (B,).
+        balanced: see above.
+        seed: the same one gives the same order.
+    """
+    random = torch.Generator().manual_seed(seed)
+    if not balanced:
+        return torch.randperm(len(labels), generator=random)
+    members = [(labels.cpu() == c).nonzero().squeeze(1) for c in labels.unique().tolist()]
+    counts = [len(part) for part in torch.arange(len(labels)).tensor_split(len(members))]
+    drawn = []
+    for own, n in zip(members, counts, strict=True):
+        rounds = [own[torch.randperm(len(own), generator=random)] for _ in range(-(-n // len(own)))]
+        drawn += [torch.cat(rounds)[:n]] if rounds else []
+    order = torch.cat(drawn)
+    return order[torch.randperm(len(order), generator=random)]
+
+
+def check_sampling(sampling: str | None, labels: Tensor | None) -> bool:
+    """Whether the bags of an epoch are drawn with as many of each class.
+
+    Raises:
+        ValueError: if `sampling` is neither None nor "balanced", or the bags have not one class each.
+    """
+    if sampling is None:
+        return False
+    if sampling != "balanced":
+        raise ValueError(f"sampling: expected None or 'balanced', got {sampling!r}")
+    if labels is None or labels.ndim != 1 or not labels.eq(labels.long()).all():
+        raise ValueError("sampling: expected bags with one class each, to draw as many of each class")
+    return True
+
+
 def _one_number(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
     try:
         found = loss(logits, labels.to(logits.dtype) if labels.is_floating_point() else labels)

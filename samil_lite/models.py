@@ -121,6 +121,8 @@ class MILClassifier(nn.Module):
             if (reason := _misfit(self.encoder, x)) is None:
                 raise
             raise ValueError(f"bags: {reason}") from error
+        if not h.is_floating_point():  # of an encoder that changes nothing
+            raise ValueError(f"bags: expected floating-point instances, got {x.dtype}; convert them, as .float() does")
         if h.ndim != 2 or h.shape[1] != dim:
             raise ValueError(f"dim: the encoder gives {shown(h)}, expected (N, {dim}), as the model was built for")
         return h  # type: ignore[no-any-return]
@@ -141,7 +143,13 @@ def _misfit(encoder: nn.Module, x: Tensor) -> str | None:
         return f"instances have {x.shape[-1]} features, the encoder expects {first.in_features}"
     channels = next((module for module in encoder.modules() if hasattr(module, "in_channels")), None)
     if channels is not None and (x.ndim != 4 or x.shape[1] != channels.in_channels):
-        return f"instances have shape {tuple(x.shape[1:])}, the encoder expects {channels.in_channels} channels"
+        hint = ""
+        if x.ndim == 2:
+            hint = (
+                "; for features give build an encoder, such as "
+                f"torch.nn.Sequential(torch.nn.Linear({x.shape[1]}, 128), torch.nn.ReLU()), and dim=128"
+            )
+        return f"instances have shape {tuple(x.shape[1:])}, the encoder expects {channels.in_channels} channels{hint}"
     return None
 
 
@@ -179,13 +187,21 @@ def build(
         raise ValueError(f"name: unknown model {name!r}; did you mean {' or '.join(near)}?")
     if self_attention and name not in KERNEL_OF:
         raise ValueError(f"{', '.join(self_attention)}: {name} has no self-attention; {', '.join(KERNEL_OF)} have")
-    encoder = LeNet5() if encoder is None else encoder
+    given, encoder = encoder is not None, LeNet5() if encoder is None else encoder
     out = getattr(encoder, "out_features", None)
     dim = out if dim is None else dim
     if not isinstance(dim, int):
         raise ValueError(f"dim: expected the width of the embeddings, since {type(encoder).__name__} does not say it")
     if isinstance(out, int) and out != dim:
-        raise ValueError(f"dim: expected {out}, the width of {type(encoder).__name__}'s embeddings, got {dim}")
+        hint = (
+            ""
+            if given
+            else (
+                "; without an encoder it is LeNet5, for digits. For features give one, such as encoder="
+                f"torch.nn.Sequential(torch.nn.Linear({dim}, 128), torch.nn.ReLU()), dim=128"
+            )
+        )
+        raise ValueError(f"dim: expected {out}, the width of {type(encoder).__name__}'s embeddings, got {dim}{hint}")
     pool: nn.Module
     if name.endswith("abmilp"):
         pool = AttentionPool(dim, hidden, gated=name == "gated-abmilp")

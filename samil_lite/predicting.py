@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from samil_lite.arguments import A_BAG, above, checked
-from samil_lite.saving import Card, Ensemble, card_of, log_probabilities
+from samil_lite.cards import Card, Ensemble, card_of, class_names_of, labels_of, log_probabilities
 from samil_lite.training import predict
 
 P = "p_"  # before the name of a class, in the column of its probability
@@ -55,12 +55,12 @@ def predictions(
         [log_probabilities(predict(m, bags).logits, t).exp() for m, t in zip(members, temperatures, strict=True)]
     ).double()
     p = each.mean(0).numpy()  # (B, C)
-    classes = classes_of(bags, card.classes, p.shape[1])
+    classes = class_names_of(whole, bags, p.shape[1])
     table = pd.DataFrame({"bag": names_of(bags)})
     if groups is not None:
         table["group"] = groups_of(bags, groups)
     if bags.labels is not None:
-        table["label"] = np.array(classes, dtype=object)[_labels_in(bags, classes)]
+        table["label"] = np.array(classes, dtype=object)[_labels_in(whole, bags, len(classes))]
     if threshold is None:
         threshold = 0.5 if card.threshold is None else card.threshold
     called = (p[:, 1] >= threshold).astype(int) if len(classes) == 2 else p.argmax(1)
@@ -91,14 +91,6 @@ def names_of(bags: Any) -> list[str]:
     return [f"bag_{b}" for b in range(len(bags))] if names is None else list(map(str, names))
 
 
-def classes_of(bags: Any, classes: Sequence[str] | None, n: int) -> tuple[str, ...]:
-    """Names of n classes: of the model, else of the bags, else their numbers."""
-    found = classes or getattr(bags, "classes", None) or tuple(map(str, range(n)))
-    if len(found) > n:
-        raise ValueError(f"bags: the model has {n} classes, these bags have {len(found)}: {', '.join(found)}")
-    return tuple(found) + tuple(map(str, range(len(found), n)))
-
-
 def groups_of(bags: Any, groups: str | Sequence[Any]) -> list[str]:
     """The group of each bag, as text, from a column of the bags' table or as given."""
     if isinstance(groups, str):
@@ -114,25 +106,18 @@ def groups_of(bags: Any, groups: str | Sequence[Any]) -> list[str]:
     return [str(value).strip() for value in groups]
 
 
-def _labels_in(bags: Any, classes: tuple[str, ...]) -> np.ndarray:
-    """The labels as numbers of the model's classes, (B,)."""
-    labels: np.ndarray = bags.labels.cpu().numpy()
-    own = getattr(bags, "classes", None)
+def _labels_in(model: nn.Module, bags: Any, n: int) -> np.ndarray:
+    """The labels as numbers of the model's n classes, (B,)."""
+    found = labels_of(model, bags)
+    assert found is not None
+    labels: np.ndarray = found.cpu().numpy()
     if labels.ndim != 1 or labels.dtype.kind not in "iub":
         raise ValueError(
             f"bags: a table of predictions needs one class for each bag, got labels {labels.dtype} {labels.shape}; "
-            "for other targets use predict"
+            "for other targets use predict and evaluate"
         )
-    if own is not None:
-        present = [own[c] for c in np.unique(labels)]
-        if unknown := [name for name in present if name not in classes]:
-            raise ValueError(
-                f"bags: they have the class {', '.join(unknown)}, the model was trained on {', '.join(classes)}"
-            )
-        numbers = np.array([classes.index(name) if name in classes else -1 for name in own])
-        return np.asarray(numbers[labels])
-    if labels.max() >= len(classes):
-        raise ValueError(f"bags: label {labels.max()} is none of the model's classes 0 to {len(classes) - 1}")
+    if labels.max() >= n:
+        raise ValueError(f"bags: label {labels.max()} is none of the model's classes 0 to {n - 1}")
     return labels
 
 

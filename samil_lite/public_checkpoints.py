@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from samil_lite.cards import Card, attach
 from samil_lite.encoders import LeNet5, PatchCNN
 from samil_lite.files import load_torch
 from samil_lite.kernels import Module
 from samil_lite.models import KERNEL_OF, MILClassifier, build
-from samil_lite.saving import Card, attach
 
 State = dict[str, Tensor]
 # From names there to names here, by their beginnings.

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from samil_lite import score_figures, viz
+from samil_lite.cards import card_of
 from samil_lite.cross_validation import CrossValidation
 from samil_lite.figures import png
 from samil_lite.predicting import P, class_names
-from samil_lite.saving import card_of
 from samil_lite.training import predict
 from samil_lite.writing import write_atomically
 

@@ -13,8 +13,8 @@ as numbers.
 import hashlib
 import json
 import platform
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,126 +24,10 @@ from torch import Tensor, nn
 from samil_lite.arguments import at_least, checked
 from samil_lite.bags import Bags
 from samil_lite.building import construct, describe, differences
-from samil_lite.models import MILOutput
+from samil_lite.cards import Card, Ensemble, attach, card_of
 from samil_lite.writing import write_atomically
 
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Card:
-    """What a model's numbers do not say. Fields that nobody knows are None.
-
-    Attributes:
-        classes: names of the classes, in the order of the logits; for one logit, of the negative and the positive one.
-        width: number of features of an instance.
-        threshold: the positive class is predicted from this probability on; two classes only.
-        temperature: the logits are divided by it before they become probabilities.
-        extractor: the network that made the features.
-        magnification: of the patches, such as "20x" or "0.5 µm per pixel".
-        patch_size: side of a patch, in pixels of the slide's finest level.
-        training: settings and course of the training, and a digest of the data.
-        scores: how good it was, and on what.
-        notes: anything else.
-        versions: of Python and the packages, noted when the model is saved.
-    """
-
-    classes: tuple[str, ...] | None = None
-    width: int | None = None
-    threshold: float | None = None
-    temperature: float = 1.0
-    extractor: str | None = None
-    magnification: str | None = None
-    patch_size: float | None = None
-    training: dict[str, Any] | None = None
-    scores: dict[str, Any] | None = None
-    notes: str | None = None
-    versions: dict[str, str] | None = None
-
-    def __post_init__(self) -> None:
-        if self.classes is not None:
-            classes = tuple(map(str, self.classes))
-            if len(classes) < 2 or len(set(classes)) != len(classes):
-                raise ValueError(f"classes: expected two names or more, each once, got {classes}")
-            object.__setattr__(self, "classes", classes)
-        if not self.temperature > 0:
-            raise ValueError(f"temperature: expected a number above 0, got {self.temperature}")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ValueError(f"threshold: expected a probability, got {self.threshold}")
-
-
-class Ensemble(nn.Module):
-    r"""Several models as one: the mean of their probabilities, and of their attention.
-
-    .. math:: P(y \mid \text{bag}) = \frac{1}{M} \sum_m P_m(y \mid \text{bag})
-
-    Its logits are those of the mean probabilities, so it stands wherever a model does, as in `predict`. Each member's
-    logits are divided by the temperature on its card first.
-
-    Args:
-        models: of the same number of classes; members whose cards name other classes or another width are refused.
-    """
-
-    def __init__(self, models: Sequence[nn.Module]) -> None:
-        super().__init__()
-        if not models:
-            raise ValueError("models: expected at least one, got none")
-        self.members = nn.ModuleList(models)
-        cards = [card_of(model) for model in models]
-        for name, values in (
-            ("n_classes", [getattr(model, "n_classes", 1) for model in models]),
-            ("classes", [card.classes for card in cards]),
-            ("width", [card.width for card in cards]),
-        ):
-            if len(set(values)) > 1:
-                raise ValueError(f"models: expected members that agree in {name}, got {values}")
-        self.n_classes: int = getattr(models[0], "n_classes", 1)
-        thresholds = [card.threshold for card in cards if card.threshold is not None]
-        threshold = sum(thresholds) / len(thresholds) if len(thresholds) == len(cards) else None
-        attach(self, replace(cards[0], threshold=threshold, temperature=1.0))
-
-    def forward(self, bags: Bags) -> MILOutput:
-        """Classifies each bag; embeddings and β are those of single members, so they are None here."""
-        outputs = [model(bags) for model in self.members]
-        temperatures = [card_of(model).temperature for model in self.members]
-        log_p = torch.stack(  # (M, B, C)
-            [log_probabilities(o.logits, t) for o, t in zip(outputs, temperatures, strict=True)]
-        )
-        mean = log_p.logsumexp(0)  # (B, C), without the 1/M, which cancels
-        logits = mean[:, 1] - mean[:, 0] if self.n_classes == 1 else mean - mean.logsumexp(1, keepdim=True)
-        attention = None
-        if all(output.attention is not None for output in outputs):
-            attention = torch.stack([output.attention for output in outputs]).mean(0)  # (N,)
-        return MILOutput(logits, attention)
-
-    def __iter__(self) -> Iterator[nn.Module]:
-        return iter(self.members)
-
-    def __len__(self) -> int:
-        return len(self.members)
-
-
-def log_probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Logarithms of the probabilities of all classes, (B, C) with C ≥ 2, from logits (B,) or (B, C)."""
-    logits = logits / temperature
-    if logits.ndim == 1:
-        logits = torch.stack([torch.zeros_like(logits), logits], 1)
-    return logits.log_softmax(1)
-
-
-def card_of(model: nn.Module) -> Card:
-    """The model's card; an empty one if it has none."""
-    return vars(model).get("card") or Card()
-
-
-def attach(model: nn.Module, card: Card) -> nn.Module:
-    """Gives the model this card, and returns it."""
-    if card.classes is not None and len(card.classes) != max(2, getattr(model, "n_classes", 1)):
-        raise ValueError(
-            f"classes: expected {max(2, getattr(model, 'n_classes', 1))} names for this model, got {card.classes}"
-        )
-    vars(model)["card"] = card
-    return model
 
 
 @checked(width=at_least(1))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from samil_lite.arguments import at_least, between, checked
+from samil_lite.cards import log_probabilities
 from samil_lite.predicting import P, by_group, class_names
-from samil_lite.saving import log_probabilities
 
 RULES = ("half", "youden", "f_score", "recall>=…", "precision>=…")
 Weighted = dict[tuple[str, str], np.ndarray]  # name of the score and class: its value under each row of weights

@@ -5,6 +5,7 @@ are bags of one instance; a data frame of instances, with the name of its bag in
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -16,13 +17,14 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 from torch import nn
 
 from samil_lite.bags import Bags
+from samil_lite.cards import Card, attach, log_probabilities
 from samil_lite.cross_validation import make_folds, subset
 from samil_lite.models import KERNEL_OF, build
-from samil_lite.saving import Card, attach, log_probabilities
 from samil_lite.training import fit as train
 from samil_lite.training import predict as output_of
 
 
+@dataclass(eq=False, repr=False)
 class MILClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A model of `samil_lite.build` on features, as a scikit-learn classifier of bags.
 
@@ -43,6 +45,8 @@ class MILClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         validation: share of the bags that choose the epoch; 0: none, all train and the last epoch is kept.
         random_state: seed of the start, of the order of bags and of the validation part.
         device: where to train; None: the accelerator if there is one.
+        class_weight: "balanced", or a weight for each class in sorted order; see `samil_lite.fit`, as for `sampling`.
+        sampling: "balanced", as many training bags of every class; None: each bag once an epoch.
 
     Attributes:
         classes_: the classes, sorted.
@@ -51,33 +55,20 @@ class MILClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         history_: the course of training.
     """
 
-    def __init__(
-        self,
-        model: str = "abmilp",
-        width: int = 64,
-        hidden: int = 64,
-        gamma: float = 1.0,
-        epochs: int = 100,
-        patience: int | None = 20,
-        lr: float = 1e-3,
-        weight_decay: float = 1e-4,
-        bags_per_step: int = 8,
-        validation: float = 0.2,
-        random_state: int | None = None,
-        device: str | None = None,
-    ) -> None:
-        self.model = model
-        self.width = width
-        self.hidden = hidden
-        self.gamma = gamma
-        self.epochs = epochs
-        self.patience = patience
-        self.lr = lr
-        self.weight_decay = weight_decay
-        self.bags_per_step = bags_per_step
-        self.validation = validation
-        self.random_state = random_state
-        self.device = device
+    model: str = "abmilp"
+    width: int = 64
+    hidden: int = 64
+    gamma: float = 1.0
+    epochs: int = 100
+    patience: int | None = 20
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    bags_per_step: int = 8
+    validation: float = 0.2
+    random_state: int | None = None
+    device: str | None = None
+    class_weight: str | Sequence[float] | None = None
+    sampling: str | None = None
 
     def fit(self, X: Any, y: Any = None, groups: Sequence[Any] | None = None) -> Self:
         """Trains on bags X with one label each; `groups`, one for each bag, are not divided by the validation part.
@@ -107,6 +98,7 @@ class MILClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             None if chooser is None else labelled.subset(chooser),
             epochs=self.epochs, lr=self.lr, weight_decay=self.weight_decay, bags_per_step=self.bags_per_step,
             patience=None if chooser is None else self.patience, seed=seed, device=self.device, progress=False,
+            class_weight=self.class_weight, sampling=self.sampling,
         )  # fmt: skip
         classes = tuple(map(str, self.classes_))
         attach(self.model_, Card(classes=classes, width=self.n_features_in_))

@@ -144,7 +144,7 @@ def parts_of_frame(
     coordinates: tuple[str, str] | None,
     classes: Sequence[Any] | None,
 ) -> dict[str, Any]:
-    """Instances, offsets, labels and coordinates of `Bags.from_frame`."""
+    """The fields of `Bags.from_frame`."""
     if not isinstance(frame, pd.DataFrame):
         raise ValueError(f"frame: expected a pandas data frame, got {type(frame).__name__}")
     if isinstance(features, str):
@@ -159,7 +159,7 @@ def parts_of_frame(
     codes, order_of_names = pd.factorize(np.array(names, dtype=object))  # (N,), numbered as they first appear
     order = torch.from_numpy(codes).argsort(stable=True)
     sizes = torch.from_numpy(codes).bincount()
-    labels = None
+    labels, named = None, None
     if label is not None:
         each = frame[label].reset_index(drop=True)
         firsts = order[sizes.cumsum(0) - sizes].numpy()
@@ -168,12 +168,14 @@ def parts_of_frame(
             row = int(other.argmax())
             both = f"{texts[firsts][codes[row]]!r} and {texts[row]!r}"
             raise ValueError(f"column {label!r}: expected one label for each bag, but {names[row]} has {both}")
-        labels, _ = number_classes(list(map(str, order_of_names)), each.iloc[firsts].rename(label), classes)
+        labels, named = number_classes(list(map(str, order_of_names)), each.iloc[firsts].rename(label), classes)
     return {
         "instances": _numeric(frame, columns, "features")[order],
         "offsets": torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
         "labels": labels,
         "coordinates": _numeric(frame, places, "coordinates")[order] if places else None,
+        "names": list(map(str, order_of_names)),
+        "classes": named,
     }
 
 

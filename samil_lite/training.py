@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, overload
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,11 @@ from tqdm import tqdm
 from samil_lite import fingerprint
 from samil_lite.arguments import above, at_least, between, checked
 from samil_lite.bags import Bags
+from samil_lite.cards import class_names_of, know_classes, labels_of
 from samil_lite.checkpoints import Checkpoint, History, TrainingRun
 from samil_lite.limits import Limited, steps_within
-from samil_lite.losses import Loss, criterion
-from samil_lite.metrics import Metrics, bag_metrics, check_labels
+from samil_lite.losses import Loss, check_sampling, criterion, drawn_order
+from samil_lite.metrics import Errors, Evaluation, bag_metrics, check_labels, class_metrics, number_errors
 from samil_lite.models import MILOutput
 from samil_lite.ranks import Ranks, joined
 from samil_lite.reading import batches
@@ -63,6 +64,7 @@ def fit(
     max_instances: int | None = None,
     loss: Loss | None = None,
     class_weight: str | Sequence[float] | None = None,
+    sampling: str | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
     checkpoint: str | Path | None = None,
@@ -99,7 +101,13 @@ def fit(
         loss: a function of logits and labels that gives one number, the mean over the bags, such as
             `torch.nn.MSELoss()` for bags whose labels are numbers; None: the negative log-likelihood of classes, or of
             several yes-or-no labels a bag, shape (B, n_classes).
+            Survival has none here: the one in use, Cox's partial likelihood, is a few lines, and torchsurv, which keeps
+            it well, asks for a newer PyTorch than this package and for three packages more. With times and events as
+            labels (B, 2), `loss=lambda logits, y: torchsurv.loss.cox.neg_partial_log_likelihood(logits, y[:, 1].bool(),
+            y[:, 0])` trains on it; steps of many bags, since it compares them with each other.
         class_weight: "balanced", so that every class counts alike however rare it is, or a weight for each class.
+        sampling: "balanced", so that each epoch has as many bags of every class: those of a rare one come several
+            times, of a frequent one some are left for later epochs. None: each bag once.
         seed: of the order of bags and of dropout. Seed the model's own start before it is built.
         device: where to train; `default_device()` if None.
         checkpoint: file that is replaced after every epoch; if it exists, training goes on from there. A finished
@@ -112,7 +120,8 @@ def fit(
 
     Raises:
         ValueError: if an argument cannot be used, labels are missing or out of range, or the checkpoint is unreadable
-            or belongs to another run: other settings, bags, labels or model; the message says which.
+            or belongs to another run: other settings, bags, labels or model; or the bags of validation, or the model,
+            have other classes than the training bags, or in another order. The message says which.
         FloatingPointError: if a loss or a weight becomes NaN or infinite.
     """
     if patience is not None and validation is None:
@@ -121,11 +130,13 @@ def fit(
         if not len(bags):
             raise ValueError("train, validation: expected at least one bag, got none")
     labels = [train.labels] if validation is None else [train.labels, validation.labels]
+    balanced = check_sampling(sampling, train.labels)
+    know_classes(model, train, validation)
     mean_loss, known = criterion(loss, class_weight, getattr(model, "n_classes", 1), labels)
     settings = {
         "bags_per_step": bags_per_step, "lr": lr, "weight_decay": weight_decay, "seed": seed,
         "gamma_lr": gamma_lr, "gamma_weight_decay": gamma_weight_decay, "max_instances": max_instances,
-        "loss": known,
+        "loss": known, "sampling": sampling,
     }  # fmt: skip
     ranks = joined()
     named = None if checkpoint is None else Checkpoint(Path(checkpoint), _identity(settings, model, train, validation))
@@ -142,7 +153,9 @@ def fit(
                 epoch = len(history.train_loss)
                 epoch_seed = seed * 1_000_003 + epoch  # a resumed run needs no stored random state
                 seen = train if max_instances is None else Limited(train, max_instances, epoch_seed)
-                history.train_loss.append(_train_epoch(run, ranks, seen, mean_loss, bags_per_step, epoch_seed, epoch))
+                assert train.labels is not None  # checked by criterion
+                steps = drawn_order(train.labels, balanced, epoch_seed).split(bags_per_step)
+                history.train_loss.append(_train_epoch(run, ranks, seen, mean_loss, steps, epoch_seed, epoch))
                 if validation is not None:
                     history.validation_loss.append(_mean_loss(model, ranks, validation, mean_loss))
                     _check_finite("the validation loss", history.validation_loss[-1], epoch)
@@ -199,35 +212,65 @@ def _predict(model: nn.Module, bags: BagSource, steps: Sequence[Tensor]) -> MILO
     return MILOutput(logits, attention, embedding, instance_logits)
 
 
+@overload
+def evaluate(model: nn.Module, bags: BagSource, bags_per_step: int | None = ..., *, numbers: None = ...) -> Any: ...
+@overload
+def evaluate(
+    model: nn.Module, bags: BagSource, bags_per_step: int | None = ..., *, numbers: Literal[False]
+) -> Evaluation: ...
+@overload
+def evaluate(
+    model: nn.Module, bags: BagSource, bags_per_step: int | None = ..., *, numbers: Literal[True]
+) -> Errors: ...
 @checked(bags_per_step=at_least(1))
-def evaluate(model: nn.Module, bags: BagSource, bags_per_step: int | None = None) -> Metrics:
-    """Accuracy, precision, recall, F-score, AUC and mean loss of a model on labelled bags.
+def evaluate(
+    model: nn.Module, bags: BagSource, bags_per_step: int | None = None, *, numbers: bool | None = None
+) -> Evaluation | Errors:
+    """Accuracy, precision, recall, F-score, AUC and mean loss of a model on labelled bags, and those of each class.
+
+    Bags whose classes have names are scored by them, whatever their own order of classes, where the model was trained
+    on names. Intervals: `sl.score_table(sl.predictions(model, bags))`.
 
     Args:
         model: maps `Bags` to `MILOutput`; a bag is called positive when its probability is above one half.
-        bags: labelled bags.
+        bags: labelled bags: one class each, several yes-or-no labels each, or numbers.
         bags_per_step: how many bags go through the model at a time; None: as for `predict`.
+        numbers: whether labels are numbers that the logits should meet, not classes. None: if any is no whole number.
 
     Returns:
-        The scores; one that is not defined on these bags is NaN, with a warning that says why.
+        `Evaluation`, whose `by_class` has the scores of each class, or of each of several labels; for numbers `Errors`.
+        A score that is not defined on these bags is NaN, with a warning that says why.
 
     Raises:
         ValueError: if the bags have no labels, or labels that the model does not know.
     """
-    labels = check_labels(bags.labels, getattr(model, "n_classes", 1))
-    return bag_metrics(predict(model, bags, bags_per_step).logits, labels.cpu())
+    if bags.labels is None:
+        check_labels(None, 1)
+    assert bags.labels is not None
+    if numbers is None:
+        numbers = bags.labels.ndim == 1 and not bags.labels.eq(bags.labels.long()).all()
+    if numbers:
+        return number_errors(predict(model, bags, bags_per_step).logits, bags.labels.cpu())
+    try:
+        labels = check_labels(labels_of(model, bags), getattr(model, "n_classes", 1))
+    except ValueError as error:
+        if bags.labels.is_floating_point() and bags.labels.ndim == 1:
+            raise ValueError(f"{error}; if they are no classes, say numbers=True") from error
+        raise
+    logits = predict(model, bags, bags_per_step).logits
+    names = class_names_of(model, bags, logits.shape[1] if logits.ndim == 2 else 2)
+    return Evaluation(**vars(bag_metrics(logits, labels.cpu())), by_class=class_metrics(logits, labels.cpu(), names))
 
 
 def _train_epoch(
-    run: TrainingRun, ranks: Ranks, train: BagSource, mean_loss: Loss, bags_per_step: int, epoch_seed: int, epoch: int
+    run: TrainingRun, ranks: Ranks, train: BagSource, mean_loss: Loss, steps: Sequence[Tensor], seed: int, epoch: int
 ) -> float:
     """One pass over the training bags; returns the mean loss of a bag."""
     model, optimiser, device = run.model, run.optimiser, device_of(run.model)
     model.train()
     total = torch.zeros((), device=device)
-    steps = torch.randperm(len(train), generator=torch.Generator().manual_seed(epoch_seed)).split(bags_per_step)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(epoch_seed + (ranks.rank << 32))  # dropout, another one in each rank
+        torch.manual_seed(seed + (ranks.rank << 32))  # dropout, another one in each rank
         coming = batches(train, [ranks.share(step) for step in steps], device)
         for step in steps:
             bags = next(coming)

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,8 +16,10 @@ from samil_lite.metrics import (
     bag_loss,
     bag_metrics,
     calibration_error,
+    class_metrics,
     difference,
     mean_interval,
+    number_errors,
     paired_interval,
     precision_at_k,
     recall_at_precision,
@@ -217,3 +221,53 @@ def test_a_difference_pairs_runs_by_their_index_and_says_how_sure_it_is():
         difference(pd.Series([1.0, 2.0], [1, 1]), b)
     with pytest.raises(ValueError, match="two pairs"):
         difference(a, pd.Series([1.0], [1]))
+
+
+def test_scores_of_each_class_by_counting():
+    """Labels 0, 0, 1, 1, 2, 2, called 0, 1, 1, 1, 2, 0."""
+    logits = torch.tensor([[2.0, 1, 0], [1, 2, 0], [0, 2, 1], [0, 3, 0], [0, 1, 2], [2, 1, 0]])
+    first, second, third = class_metrics(logits, torch.tensor([0, 0, 1, 1, 2, 2]), ["a", "b", "c"])
+    assert (first.name, first.n, first.precision, first.recall, first.specificity) == ("a", 2, 0.5, 0.5, 0.75)
+    assert (second.precision, second.recall, second.specificity) == (2 / 3, 1, 0.75)
+    assert (third.precision, third.recall, third.specificity) == (1, 0.5, 1)
+    assert second.f_score == pytest.approx(0.8)
+    p = logits.softmax(1)
+    for c, one in enumerate((first, second, third)):
+        pairs = [(p[i, c], p[j, c]) for i in (2 * c, 2 * c + 1) for j in range(6) if j // 2 != c]
+        assert one.auc == pytest.approx(sum((a > b) + 0.5 * (a == b) for a, b in pairs) / 8)
+
+
+@given(st.lists(st.tuples(st.floats(-3, 3), st.booleans()), min_size=1, max_size=20))
+def test_one_logit_has_the_scores_of_its_second_class(pairs):
+    logits, labels = torch.tensor([p for p, _ in pairs]), torch.tensor([int(y) for _, y in pairs])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        whole = bag_metrics(logits, labels)
+    negative, positive = class_metrics(logits, labels)
+    for name in ("precision", "recall", "f_score", "auc"):
+        if name != "f_score" or not np.isnan(whole.precision):
+            assert getattr(positive, name) == pytest.approx(getattr(whole, name), nan_ok=True)
+    assert positive.specificity == pytest.approx(negative.recall, nan_ok=True)
+    assert positive.auc == pytest.approx(negative.auc, nan_ok=True)
+
+
+def test_several_labels_a_bag_are_scored_each_and_on_the_mean():
+    logits = torch.tensor([[1.0, -1], [2, 3], [-1, -2], [-3, 1]])
+    labels = torch.tensor([[1, 0], [1, 1], [0, 1], [1, 0]])
+    whole, (first, second) = bag_metrics(logits, labels), class_metrics(logits, labels, ["KRAS", "TP53"])
+    assert whole.accuracy == 5 / 8
+    assert (first.name, first.precision, first.recall, first.specificity, first.auc) == ("KRAS", 1, 2 / 3, 1, 2 / 3)
+    assert (second.precision, second.recall, second.specificity, second.auc) == (0.5, 0.5, 0.5, 0.5)
+    assert whole.auc == pytest.approx((2 / 3 + 0.5) / 2)
+    assert whole.loss == pytest.approx(bag_loss(logits, labels).item())
+
+
+def test_distances_of_numbers():
+    found = number_errors(torch.tensor([1.0, 2, 4]), torch.tensor([1.0, 3, 2]))
+    assert (found.mean_absolute, found.n) == (1, 3)
+    assert found.root_mean_square == pytest.approx((5 / 3) ** 0.5)
+    assert found.r2 == pytest.approx(1 - 5 / 2)
+    assert found.rank_correlation == pytest.approx(0.5)
+    assert np.isnan(number_errors(torch.ones(3), torch.ones(3)).r2)
+    with pytest.raises(ValueError, match=r"predicted: expected 3 finite numbers.*n_classes=1"):
+        number_errors(torch.zeros(3, 2), torch.ones(3))

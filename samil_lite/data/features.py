@@ -78,13 +78,13 @@ class FeatureBags:
         return len(self.names)
 
     def __getitem__(self, key: Key) -> Bags:
-        """Reads the chosen bags: an integer, a slice, integers or a mask, as for `Bags`.
+        """Reads the chosen bags: an integer, a slice, integers, a mask, a name or names, as for `Bags`.
 
         Raises:
-            IndexError: if a number is out of range or no bag is chosen.
+            IndexError: if a number is out of range, no bag is chosen, or none has a name.
             ValueError: if a file holds NaN or infinity, or is no longer what it was; the message names it.
         """
-        return self.read(chosen_bags(key, len(self)))
+        return self.read(chosen_bags(key, len(self), names=self.names))
 
     def read(self, chosen: Tensor, kept: Tensor | None = None) -> Bags:
         """Reads the chosen bags, or some of their instances: of files in one piece, no others are read.
@@ -117,7 +117,9 @@ class FeatureBags:
                 xy[begin : begin + n] = places
         ends = counts.cumsum(0)[self.files_of_bag[chosen].cumsum(0) - 1]
         labels = None if self.labels is None else self.labels[chosen]
-        return Bags(x, torch.cat([ends.new_zeros(1), ends]), labels, coordinates=xy)
+        offsets = torch.cat([ends.new_zeros(1), ends])
+        own = [self.names[b] for b in chosen.tolist()]
+        return Bags(x, offsets, labels, coordinates=xy, names=own, classes=self.classes)
 
     def _files(self, b: int) -> range:
         end = int(self.files_of_bag[: b + 1].sum())
@@ -134,7 +136,7 @@ class FeatureBags:
 
     def subset(self, key: Key) -> "FeatureBags":
         """The chosen bags, still on disk: for folds, where indexing would read them."""
-        chosen = chosen_bags(key, len(self)).tolist()
+        chosen = chosen_bags(key, len(self), names=self.names).tolist()
         files = [f for b in chosen for f in self._files(b)]
         return replace(
             self,
