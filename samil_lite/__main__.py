@@ -63,7 +63,9 @@ def train(args: argparse.Namespace) -> None:
         slides.skipped.to_csv(args.out / "skipped.csv", index=False)
     about = {"extractor": args.extractor, "magnification": args.magnification}
     sl.save(run.ensemble, args.out / "models.safetensors", **{k: v for k, v in about.items() if v is not None})
-    page = write_report(run, slides, args.out / "report.html", f"{args.model} on {args.folder.name}", args.maps)
+    page = write_report(
+        run, slides, args.out / "report.html", f"{args.model} on {args.folder.name}", args.maps, args.slide_files
+    )
     print(f"report {page}\nmodels {args.out / 'models.safetensors'}")
 
 
@@ -175,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     of_train.add_argument("--seed", type=int, default=0)
     of_train.add_argument("--workers", type=int, default=1, help="processes")
     of_train.add_argument("--maps", type=int, default=1, help="maps in the report for each class and verdict")
+    of_train.add_argument("--slide-files", type=Path, help="folder with the scanner's files: shows the top patches")
     of_train.add_argument("--extractor", help="what made the features, to be stored with the models")
     of_train.add_argument("--magnification", help="of the patches, to be stored with the models")
     of_train.add_argument("--missing", choices=["error", "skip"], default="error", help="of slides without features")

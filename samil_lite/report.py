@@ -1,34 +1,31 @@
 """A report of a cross-validation: one HTML page that needs nothing beside it."""
 
 import html
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from samil_lite import score_figures, viz
 from samil_lite.cards import card_of
 from samil_lite.cross_validation import CrossValidation
-from samil_lite.figures import png
 from samil_lite.predicting import P, class_names
-from samil_lite.training import predict
+from samil_lite.report_maps import figure_with, what_was_looked_at
 from samil_lite.writing import write_atomically
 
 STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto; max-width: 62rem;
-  padding: 1rem; }
-h1 { line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid #ccc; }
+:root { color-scheme: light dark; --ink: #1a1a1a; --ground: #fff; --line: #ccc; --quiet: #444; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e6e6; --ground: #16181b; --line: #4a4d52; --quiet: #b9bcc0; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); margin: 0 auto;
+  max-width: 62rem; padding: 1rem; overflow-wrap: break-word; }
+h1 { line-height: 1.2; } h2 { margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem .7rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap; }
+th, td { padding: .2rem .7rem; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
 .wide { overflow-x: auto; } .row { display: grid; grid-template-columns: repeat(auto-fill,
   minmax(min(17rem, 100%), 1fr)); gap: 1rem; }
-figure { margin: 0; } img { max-width: 100%; height: auto; }
-figcaption { font-size: .9rem; color: #444; }
+figure { margin: 0; } img { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
+figcaption { font-size: .9rem; color: var(--quiet); }
 """
 SCORES = {
     "auc": "AUC", "average_precision": "average precision", "accuracy": "accuracy",
@@ -37,28 +34,27 @@ SCORES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A slide of the report: its number, and why it was chosen."""
-
-    number: int
-    why: str
-
-
 def write_report(
-    run: CrossValidation, bags: Any, path: str | Path, title: str = "Cross-validation", n_maps: int = 1
+    run: CrossValidation,
+    bags: Any,
+    path: str | Path,
+    title: str = "Cross-validation",
+    n_maps: int = 1,
+    slide_files: str | Path | None = None,
 ) -> Path:
     """Writes a page with scores and their intervals, curves, calibration, courses of training, maps and predictions.
 
-    Maps are of slides chosen by a rule, not by looks: for each class the slides of median probability of it among those
-    rightly called, and among those wrongly called; each by the model that had not seen it.
+    Maps and top patches are of slides chosen by a rule, not by looks: for each class the slides of median probability
+    of it among those rightly called, and among those wrongly called; each by the model that had not seen it.
 
     Args:
         run: what `cross_validate` found.
-        bags: the bags it was found on; maps need coordinates.
+        bags: the bags it was found on. Maps need coordinates; pictures of the top patches need instances that are
+            images, or the slides' files, otherwise their places are told.
         path: of the page.
         title: of the page.
         n_maps: slides for each class and verdict; 0: no maps.
+        slide_files: folder with the scanner's files, named as the slides, to cut the top patches from; extra `slides`.
 
     Returns:
         The path.
@@ -76,8 +72,8 @@ def write_report(
         "<h2>Courses of training</h2>",
         _courses(run),
     ]
-    if n_maps and getattr(bags, "has_coordinates", getattr(bags, "coordinates", None) is not None):
-        parts += ["<h2>Maps</h2>", _maps(run, bags, _chosen(table, n_maps))]
+    if n_maps and (seen := what_was_looked_at(run, bags, n_maps, slide_files)):
+        parts += ["<h2>What the models looked at</h2>", seen]
     parts += ["<h2>Predictions</h2>", _predictions(table)]
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
@@ -146,7 +142,7 @@ def _curves(table: pd.DataFrame) -> str:
         (score_figures.precision_recall(table), f"Precision against recall {of}; dotted, its share of the bags."),
         (score_figures.calibration(table), f"Calibration {of}: on the dotted line probabilities hold."),
     )
-    return f'<div class="row">{"".join(_figure(*pair) for pair in figures)}</div>'
+    return f'<div class="row">{"".join(figure_with(*pair) for pair in figures)}</div>'
 
 
 def _confusion(table: pd.DataFrame) -> str:
@@ -158,39 +154,7 @@ def _confusion(table: pd.DataFrame) -> str:
 def _courses(run: CrossValidation) -> str:
     figures = []
     for number, history in enumerate(run.histories):
-        figures.append(_figure(viz.losses(history), f"Fold {number}. {viz.describe_losses(history)}"))
-    return f'<div class="row">{"".join(figures)}</div>'
-
-
-def _chosen(table: pd.DataFrame, n: int) -> list[Shown]:
-    """The slides of median probability of their class, of each class and verdict."""
-    chosen = []
-    for name in class_names(table):
-        for verdict in ("rightly", "wrongly"):
-            right = table["label"] == table["predicted"]
-            own = table[(table["label"] == name) & (right if verdict == "rightly" else ~right)].sort_values(P + name)
-            middle = len(own) // 2
-            for place in range(max(0, middle - n // 2), min(len(own), middle - n // 2 + n)):
-                chosen.append(Shown(int(own.index[place]), f"{name}, {verdict} called, of median probability"))
-    return chosen
-
-
-def _maps(run: CrossValidation, bags: Any, chosen: Sequence[Shown]) -> str:
-    figures = []
-    for shown in chosen:
-        row = run.predictions.loc[shown.number]
-        bag = bags.subset([shown.number]) if hasattr(bags, "subset") else bags[shown.number]
-        attention = predict(run.models[int(row["fold"])], bag).attention
-        if attention is None:
-            return "<p>This model has no attention to draw.</p>"
-        places = bag[0].coordinates
-        top = attention.argsort(descending=True)[:5].tolist()
-        where = "; ".join(f"({places[i, 0]:.0f}, {places[i, 1]:.0f}) {attention[i] * len(attention):.1f}" for i in top)
-        text = (
-            f"{row['bag']}: {shown.why}, {row[P + str(row['label'])]:.2f}. Top patches, by place (x, y), with their "
-            f"attention in units of the even weight: {where}."
-        )
-        figures.append(_figure(viz.heatmap(bag, attention, frames=top), text))
+        figures.append(figure_with(viz.losses(history), f"Fold {number}. {viz.describe_losses(history)}"))
     return f'<div class="row">{"".join(figures)}</div>'
 
 
@@ -207,10 +171,3 @@ def _predictions(table: pd.DataFrame) -> str:
 def _table(table: pd.DataFrame) -> str:
     table = table.rename_axis(columns=None)  # or its name would take a column of its own
     return f'<div class="wide" tabindex="0">{table.to_html(index=False, escape=True, border=0)}</div>'
-
-
-def _figure(figure: Any, text: str) -> str:
-    safe = html.escape(text)
-    picture = png(figure, ground="white")
-    plt.close(figure)
-    return f'<figure><img alt="{safe}" src="data:image/png;base64,{picture}"><figcaption>{safe}</figcaption></figure>'

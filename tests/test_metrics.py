@@ -225,7 +225,7 @@ def test_a_difference_pairs_runs_by_their_index_and_says_how_sure_it_is():
 
 def test_scores_of_each_class_by_counting():
     """Labels 0, 0, 1, 1, 2, 2, called 0, 1, 1, 1, 2, 0."""
-    logits = torch.tensor([[2.0, 1, 0], [1, 2, 0], [0, 2, 1], [0, 3, 0], [0, 1, 2], [2, 1, 0]])
+    logits = torch.tensor([[2.0, 1, 0], [1, 2.5, 0], [0, 2, 1], [0, 3, 0], [0, 1, 2], [2, 1, 0]])
     first, second, third = class_metrics(logits, torch.tensor([0, 0, 1, 1, 2, 2]), ["a", "b", "c"])
     assert (first.name, first.n, first.precision, first.recall, first.specificity) == ("a", 2, 0.5, 0.5, 0.75)
     assert (second.precision, second.recall, second.specificity) == (2 / 3, 1, 0.75)
