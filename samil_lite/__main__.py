@@ -1,6 +1,7 @@
 """python -m samil_lite train | predict | heatmap: from a folder of features to scores, maps and a report."""
 
 import argparse
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -23,12 +24,19 @@ def main(arguments: list[str] | None = None) -> int:
             warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
             args.run(args)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        print(f"{args.command}: {error}", file=sys.stderr)
+        print(f"{args.command}: {_in_words_of_the_shell(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\n{args.command}: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _in_words_of_the_shell(message: str) -> str:
+    """The message of a function, with the names of its arguments as those of the command."""
+    message = message.replace('missing="skip"', "--missing skip").replace("as `bag`", "as --bag")
+    message = re.sub(r"merge='([^']*)'", r"--merge \1", message)
+    return re.sub(r"^(classes|threshold|folds|epochs|patience): ", r"--\1: ", message)
 
 
 def train(args: argparse.Namespace) -> None:

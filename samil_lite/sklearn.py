@@ -4,7 +4,7 @@ X is a list of arrays (n_b, d), one for each bag; an array (B, n, d) of bags of 
 are bags of one instance; a data frame of instances, with the name of its bag in the index; `Bags`; or bags on disk.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -45,7 +45,8 @@ class MILClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         validation: share of the bags that choose the epoch; 0: none, all train and the last epoch is kept.
         random_state: seed of the start, of the order of bags and of the validation part.
         device: where to train; None: the accelerator if there is one.
-        class_weight: "balanced", or a weight for each class in sorted order; see `samil_lite.fit`, as for `sampling`.
+        class_weight: "balanced", a dictionary of the weight of each class, or a list in sorted order; see
+            `samil_lite.fit`, as for `sampling`.
         sampling: "balanced", as many training bags of every class; None: each bag once an epoch.
 
     Attributes:
@@ -67,7 +68,7 @@ class MILClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     validation: float = 0.2
     random_state: int | None = None
     device: str | None = None
-    class_weight: str | Sequence[float] | None = None
+    class_weight: str | Sequence[float] | Mapping[Any, float] | None = None
     sampling: str | None = None
 
     def fit(self, X: Any, y: Any = None, groups: Sequence[Any] | None = None) -> Self:
@@ -98,7 +99,7 @@ class MILClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             None if chooser is None else labelled.subset(chooser),
             epochs=self.epochs, lr=self.lr, weight_decay=self.weight_decay, bags_per_step=self.bags_per_step,
             patience=None if chooser is None else self.patience, seed=seed, device=self.device, progress=False,
-            class_weight=self.class_weight, sampling=self.sampling,
+            class_weight=self._class_weight(), sampling=self.sampling,
         )  # fmt: skip
         classes = tuple(map(str, self.classes_))
         attach(self.model_, Card(classes=classes, width=self.n_features_in_))
@@ -128,6 +129,13 @@ class MILClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if weights is None:
             raise ValueError(f"model: {self.model} has no attention")
         return [part.numpy() for part in weights.split(bags.sizes.tolist())]
+
+    def _class_weight(self) -> str | Sequence[float] | None:
+        if not isinstance(self.class_weight, Mapping):
+            return self.class_weight
+        if unknown := [c for c in self.class_weight if c not in self.classes_]:
+            raise ValueError(f"class_weight: expected the classes {self.classes_.tolist()}, got {unknown[0]!r}")
+        return [float(self.class_weight.get(c, 1.0)) for c in self.classes_]
 
     def _chooser(self, labels: torch.Tensor, groups: Sequence[Any] | None, seed: int) -> torch.Tensor | None:
         """A mask of the bags that choose the epoch, one of 1/validation folds; None without, or for a rare class."""

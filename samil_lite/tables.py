@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Container, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,12 @@ def check_columns(table: pd.DataFrame, *columns: str) -> None:
     for column in columns:
         if (times := list(table.columns).count(column)) != 1:
             which = f"{'one' if times else 'a'} column {column!r}"
-            raise ValueError(f"table: expected {which}, got {', '.join(map(str, table.columns))}")
+            there = list(map(str, table.columns))
+            near = get_close_matches(str(column), there, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near and not times else ""
+            if len(there) == 1 and str(column) in there[0]:
+                hint = "; that is one column: separate columns by commas, semicolons, tabs or |"
+            raise ValueError(f"table: expected {which}, got {', '.join(there)}{hint}")
 
 
 def is_missing(value: Any) -> bool:
@@ -85,13 +91,12 @@ def names_in(column: pd.Series, repeated: bool = False) -> list[str]:
         raise ValueError(
             f"column {column.name!r}: expected a name in each row, but row {names.index('')} of the table has none"
         )
-    if names and not repeated:
-        name, times = Counter(names).most_common(1)[0]
-        if times > 1:
-            raise ValueError(
-                f"column {column.name!r}: {name} is listed {times} times; if these are the slides of a patient, "
-                f"give the slides' column as `bag` and say merge={column.name!r}"
-            )
+    doubled = [f"{name} is listed {n} times" for name, n in Counter(names).items() if n > 1]
+    if doubled and not repeated:
+        raise ValueError(
+            f"column {column.name!r}: {_some(doubled)}; leave one row of each, or if these are the slides of a "
+            f"patient, give the slides' column as `bag` and say merge={column.name!r}"
+        )
     return names
 
 

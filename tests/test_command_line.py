@@ -101,13 +101,25 @@ def test_new_slides(run, data, tmp_path):
         (["train", "nowhere", "old/labels.csv", "--out", "x"], "folder: .*nowhere is not a folder"),
         (["train", "old", "nowhere.csv", "--out", "x"], "nowhere.csv is not a file"),
         (["train", "old", "old/labels.csv", "--out", "x", "--label", "diagnosis"], "a column 'diagnosis'"),
-        (["train", "old", "old/labels.csv", "--out", "x", "--threshold", "best"], "threshold: expected"),
+        (["train", "old", "old/labels.csv", "--out", "x", "--label", "labels"], "got .*; did you mean 'label'"),
+        (["train", "old", "old/labels.csv", "--out", "x", "--group", "patients"], "got .*; did you mean 'patient'"),
+        (["train", "old", "old/labels.csv", "--out", "x", "--threshold", "best"], "--threshold: expected"),
+        (
+            ["train", "old", "colons.csv", "--out", "x"],
+            "slide_id:label; that is one column: separate columns",
+        ),
+        (["train", "old", "twice.csv", "--out", "x"], "slide_1 is listed 2 times, slide_2 is listed 2 times; .*--bag"),
+        (["train", "old", "more.csv", "--out", "x"], "(?s)slide_98.*slide_99.*--missing skip leaves them out"),
         (["predict", "new", "old/labels.csv", "--out", "x.csv"], "expected a file that sl.save wrote"),
         (["heatmap", "new", "run/models.safetensors", "--out", "x", "--slides", "slide_9"], "slide_9 is not there"),
     ],
 )
 def test_what_is_wrong_is_one_message(arguments, message, run, data, capsys, monkeypatch):
     monkeypatch.chdir(data)
+    rows = (data / "old" / "labels.csv").read_text().splitlines()
+    (data / "colons.csv").write_text("slide_id:label\nslide_1:normal\n")
+    (data / "twice.csv").write_text("\n".join([*rows, *rows[1:3]]))
+    (data / "more.csv").write_text("\n".join([*rows, "slide_98,tumor,p", "slide_99,tumor,q"]))
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert re.search(message, error)

@@ -355,7 +355,7 @@ def _raise(faults: dict[str, Exception], n: int) -> None:
     """All faults as one error: FileNotFoundError if no more than files are missing, else ValueError."""
     kind = FileNotFoundError if all(isinstance(e, FileNotFoundError) for e in faults.values()) else ValueError
     if len(faults) == 1:
-        raise kind(str(next(iter(faults.values()))))
+        raise kind(f'{next(iter(faults.values()))}; missing="skip" leaves out such rows')
     raise kind(f'cannot use {_listed(faults, n)}\nmissing="skip" leaves them out')
 
 
