@@ -7,8 +7,9 @@ override ASSIGNMENT := $(value ASSIGNMENT)
 override SUBMISSIONS := $(value SUBMISSIONS)
 override SEED := $(or $(value SEED),0)
 override OUT := $(or $(value OUT),graded)
+override SPOT := $(value SPOT)
 override CHAPTERS := $(value CHAPTERS)
-export URL NAMES ASSIGNMENT SUBMISSIONS SEED OUT CHAPTERS
+export URL NAMES ASSIGNMENT SUBMISSIONS SEED OUT SPOT CHAPTERS
 PYTHON ?= python3
 BIN := .venv/bin
 CORES := $(shell getconf _NPROCESSORS_ONLN)
@@ -47,9 +48,9 @@ assignments: .venv/installed
 slides: .venv/installed
 	$(BIN)/python -m tools.slides $$CHAPTERS
 
-# make grade ASSIGNMENT=a1 SUBMISSIONS=folder SEED=2027 OUT=folder
+# make grade ASSIGNMENT=a1 SUBMISSIONS=folder SEED=2027 OUT=folder; for a4 SPOT=1 trains one of the runs again
 grade: .venv/installed
-	$(BIN)/python -m course.grade "$$ASSIGNMENT" "$$SUBMISSIONS" --seed "$$SEED" --out "$$OUT"
+	$(BIN)/python -m course.grade "$$ASSIGNMENT" "$$SUBMISSIONS" --seed "$$SEED" --out "$$OUT" $${SPOT:+--spot}
 
 # Other versions than the pinned ones, in environments of their own; see tools/environments.py --help.
 colab: .venv/installed

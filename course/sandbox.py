@@ -158,11 +158,16 @@ def set_limits() -> None:
         resource.setrlimit(what, (limit, limit))
 
 
+def needed() -> set[str]:
+    """Files and folders that Python needs, and the package."""
+    interpreter = str(Path(sys.executable).resolve().parents[1])
+    python = {sys.prefix, sys.base_prefix, sys.exec_prefix, interpreter, "/usr", "/etc/ld.so.cache"}
+    return {path for path in (*python, str(PACKAGE), str(WORKER)) if os.path.exists(path)}
+
+
 def rooted(folder: Path, command: Sequence[str]) -> list[str]:
     """The command inside namespaces of its own, with a root folder that shows only what Python needs, read-only."""
-    root = folder / "root"
-    shown = {sys.prefix, sys.base_prefix, sys.exec_prefix, str(PACKAGE), str(WORKER), "/usr", "/etc/ld.so.cache"}
-    shown |= {str(Path(sys.executable).resolve().parents[1])}  # where the interpreter itself is
+    root, shown = folder / "root", needed()
     steps = [f"mount -t tmpfs -o size=64m none {shlex.quote(str(make(root)))}", f"cd {shlex.quote(str(root))}"]
     for name in ("bin", "lib", "lib64", "sbin"):
         if os.path.islink(f"/{name}"):
@@ -170,10 +175,12 @@ def rooted(folder: Path, command: Sequence[str]) -> list[str]:
         elif os.path.isdir(f"/{name}"):
             shown.add(f"/{name}")
     for path in sorted(shown):  # a folder before what is in it
-        steps += [] if not os.path.exists(path) else bind(path)
+        steps += bind(path)
     for device in ("null", "zero", "urandom", "random"):
         steps += [f"mkdir -p dev && touch dev/{device} && mount --bind /dev/{device} dev/{device}"]
     steps += ["mkdir -p proc home dev/shm && mount --rbind /proc proc"]
+    steps += [f"mount -t tmpfs -o size=64m none {place}" for place in ("home", "dev/shm")]
+    steps += [f"mount -o remount,bind,ro {shlex.quote(str(root))}"]
     return [*UNSHARE, "sh", "-ec", "; ".join([*steps, 'cd home; exec chroot .. "$0" "$@"']), *into_home(command)]
 
 

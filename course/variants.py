@@ -48,10 +48,12 @@ VARIANTS: dict[str, list[dict[str, str]]] = {
     "a3": [
         {
             "t": r"$t = \lVert k - q \rVert_2^2$, the squared Euclidean distance",
+            "statistic": '"squared_distance"',
             "known": r"$e^{-\alpha t}$, $1 / (1 + \alpha t)$, $-\alpha t$, $-\sqrt{\alpha t}$, $-\log(1 + \alpha t)$",
         },
         {
             "t": r"$t = \lVert k - q \rVert_1$, the L1 distance",
+            "statistic": '"l1_distance"',
             "known": r"$e^{-\alpha t}$, $1 / (1 + \alpha t)$, $-\alpha t$, $e^{-\alpha t^2}$, $1 / (1 + \alpha t^2)$",
         },
     ],

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,6 +61,7 @@ def plain(x: Any) -> Any:
         return tuple(map(plain, x)) if isinstance(x, tuple) else list(map(plain, x))
     if isinstance(x, Tensor):
         return x.detach().as_subclass(Tensor).cpu().to_dense().clone()
+    x = x.item() if isinstance(x, np.generic) else x
     return x if type(x) in (str, int, float, bool, type(None)) else {"not plain": type(x).__qualname__}
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from course.answers import Answer, Assignment, Mistake, Part, Task, Wrong, describe
+from course.hidden.at_work import in_the_layer, measured
 from course.release import answers
 
 BY_HAND = {"why this kernel": 2, "the measurement and what it shows": 4}
@@ -32,8 +33,15 @@ OF_L1: dict[str, Known] = {
 def assignment(seed: int) -> Assignment:
     """The tasks; the seed decides which kernels are known already."""
     right = answers("a3", seed)
+    known, statistic = ((OF_SQUARES, "squared_distance"), (OF_L1, "l1_distance"))[seed % 2]
     return Assignment(
-        (_phi(right["phi"], (OF_SQUARES, OF_L1)[seed % 2]), _slopes(right["slopes"]), _bound(right["largest_weight"])),
+        (
+            _phi(right["phi"], known),
+            _slopes(right["slopes"]),
+            _bound(right["largest_weight"]),
+            in_the_layer(right["own_kernel"], statistic),
+            measured(right["my_measurement"]),
+        ),
         BY_HAND,
     )
 
@@ -83,13 +91,13 @@ def _phi(right: str, known: dict[str, Known]) -> Task:
     )
     mistakes = (
         Mistake(score, "y = 2 / torch.cosh(u)\n    return y / y.max() + y.mean()", "depend on its own pair only"),
-        Mistake(score, "return -u.log()", "not finite for all t"),
+        Mistake(score, "return 1 / (alpha * t)", "not finite for all t"),
         Mistake(score, "return -u.exp()", "not finite for all t"),
         Mistake(score, "return torch.cos(u)", "rises with the distance"),
         Mistake(score, f"return 3 * ({again}) + 1", "again, stretched or shifted"),
         Mistake(score, "return (2 / torch.cosh(u)).sum(-1)", "expected a tensor of the shape"),
         Mistake(score, "print(2 / torch.cosh(u))", "returns nothing"),
-        Mistake("(alpha * t)", "t", "alpha makes no difference"),
+        Mistake("alpha * t +", "t +", "alpha makes no difference"),
     )
     parts = (
         Part(1, "a score depends on its own pair only", own_pair),
