@@ -1,11 +1,12 @@
-"""Seconds of kernel attention on a CPU in this checkout and in an earlier one, side by side.
+"""Processor time of kernel attention on a CPU in this checkout and in an earlier one, side by side.
 
     git worktree add --detach /tmp/before COMMIT
-    python benchmarks/before.py /tmp/before            # ten minutes on one core
+    python benchmarks/before.py /tmp/before            # a minute on one core
     python benchmarks/before.py /tmp/before --quick    # small bags only, no record
 
 Each checkout is a process of its own; the two take every measurement in turns, so that what else the machine does
-troubles both alike. The ratio of their least seconds is what to trust. Record: book/results/benchmarks/before_cpu.json.
+troubles both alike. Each has one thread; the ratio of the least processor seconds is what to trust. Record:
+book/results/benchmarks/before_cpu.json.
 """
 
 import argparse
@@ -33,7 +34,7 @@ BAGS = {
     NARROW: [2048],
     "one bag of 4,096": [4096],
 }
-TURNS = {"32 bags of ten": 400, "one bag of 256": 100, "one bag of 1,024": 20}  # others 5
+TURNS = {"32 bags of ten": 150, "one bag of 256": 40, "one bag of 4,096": 2}  # others 5
 
 
 def step(bags: str, kernel: str) -> Callable[[], None]:
@@ -47,7 +48,8 @@ def step(bags: str, kernel: str) -> Callable[[], None]:
 
 
 def serve() -> None:
-    """Answers each line "bags;kernel" with the seconds of one step."""
+    """Answers each line "bags;kernel" with the processor seconds of one step."""
+    torch.set_num_threads(1)
     steps: dict[str, Callable[[], None]] = {}
     print(sl.__file__, flush=True)
     for line in sys.stdin:
@@ -55,9 +57,9 @@ def serve() -> None:
         if name not in steps:
             steps[name] = step(*name.split(";"))
             steps[name]()  # the first is slower
-        start = time.perf_counter()
+        start = time.process_time()
         steps[name]()
-        print(time.perf_counter() - start, flush=True)
+        print(time.process_time() - start, flush=True)
 
 
 class Checkout:
@@ -105,7 +107,7 @@ def main() -> None:
     if not args.quick:
         git = ["git", "-C", str(args.before), "rev-parse", "HEAD"]
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-        record = {"rows": rows, "before": commit, "d": D, "d_v": D_V, **origin(torch.get_num_threads())}
+        record = {"rows": rows, "before": commit, "d": D, "d_v": D_V, **origin(1)}
         print(write_record(RESULTS / "benchmarks" / "before_cpu.json", record))
 
 

@@ -1,15 +1,15 @@
 """What the Triton programs take of a GPU that is not there: registers, spills, shared memory, tensor-core instructions.
 
-    python benchmarks/gpu_resources.py                                  # all cards and shapes: four hours of one core
-    python benchmarks/gpu_resources.py --spread                         # what differs most: half an hour; the record
+    python benchmarks/gpu_resources.py                                  # all cards and shapes: an hour or two
+    python benchmarks/gpu_resources.py --spread                         # what differs most: ten minutes; the record
     python benchmarks/gpu_resources.py --sample                         # a few of each, as the tests do
     python benchmarks/gpu_resources.py --json --arch 75 80 86 89 90 100 # the last line is one JSON object with all rows
 
 Triton compiles for any NVIDIA card without having it, and brings the tools that count. A program whose shared memory is
 over the card's limit cannot be launched; every byte that is spilled is written to slow memory by every thread. What is
-compiled for a card is what "auto" launches there. On sm_75 it launches blockwise tiles instead, and the rows tell why:
-no program has a tensor-core instruction there. Results are kept in a file as they come, so that a run that was cut off
-goes on.
+compiled for a card is what "auto" launches there. On sm_75 it takes blockwise tiles instead ("launched" tells), and the
+rows tell why: no program has a tensor-core instruction there. Results are kept in a file as they come, so that a run
+that was cut off goes on.
 """
 
 import argparse
@@ -36,7 +36,13 @@ from samil_lite.kernels import FORMS
 LIMIT = {75: 65_536, 80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448, 100: 232_448}
 WIDTHS, VALUE_WIDTHS = [8, 16, 64, 128, 256], [16, 64, 500, 512, 1024]
 USUAL = (64, 512)  # as in a model of 512 features
-SPREAD = [(256, 1024), (8, 16), (16, 1024), (256, 16), (128, 500), (64, 64), (8, 512)]  # the other corners, and between
+SPREAD = [(256, 1024), (8, 16), (128, 500)]  # the corners, and no powers of two
+SAMPLE = [
+    ("RBF(log_scores=False)", "forward", "fp32", *USUAL),
+    ("Module(norm='euclidean')", "pairs", "fp32", 256, 1024),
+    ("Laplace()", "gather keys", "bf16", *USUAL),
+    ("Dot()", "gather values", "fp16", 64, 500),
+]
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FUNCTIONS = ("forward", "pairs", "gather queries", "gather keys", "gather values")
 Row = dict[str, Any]
@@ -98,17 +104,13 @@ def resources(kernel: str, function: str, values: str, d: int, d_v: int, arch: i
 
 def grid(arches: list[int], which: str) -> Iterator[Case]:
     """Kernel, function, type of the values, d, d_v and card of every program: a sample, a spread, or all."""
-    ones = {
-        "sample": [
-            ("RBF(log_scores=False)", "forward", "fp32", *USUAL),
-            ("Module(norm='euclidean')", "pairs", "fp32", 256, 1024),
-            ("Laplace()", "gather keys", "bf16", *USUAL),
-            ("Dot()", "gather values", "fp16", 64, 500),
-        ],
-        "spread": [*some(), *every([USUAL])],
-        "all": every([(d, d_v) for d in WIDTHS for d_v in VALUE_WIDTHS]),
-    }[which]
     for arch in arches:
+        if which == "sample":
+            ones = SAMPLE
+        elif which == "all":
+            ones = every([(d, d_v) for d in WIDTHS for d_v in VALUE_WIDTHS])
+        else:
+            ones = some() + (every([USUAL]) if arch >= fused.SINCE else [])
         for one in ones:
             yield *one, arch
 
@@ -122,16 +124,13 @@ def every(shapes: list[tuple[int, int]]) -> list[tuple[str, str, str, int, int]]
 
 
 def some() -> list[tuple[str, str, str, int, int]]:
-    """The kernels with the longest φ, in single precision and in one half precision, at all of SPREAD.
+    """The kernels with the longest φ in single precision, which takes most, at all of SPREAD.
 
     They are of squared and of L1 distances; dot products are the first without their squares.
     """
     kernels = ("Module(norm='euclidean')", "Module(norm='l1')")
-    halves = ("bf16", "fp16")
     return [
-        (kernel, function, values, *shape)
-        for i, shape in enumerate(SPREAD) for kernel in kernels for function in FUNCTIONS
-        for values in ("fp32", halves[i % 2])
+        (kernel, function, "fp32", *shape) for shape in SPREAD for kernel in kernels for function in FUNCTIONS
     ]  # fmt: skip
 
 
