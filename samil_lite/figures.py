@@ -53,10 +53,10 @@ def show(figure: Figure, alt: str) -> None:
 
 def pictures(figure: Figure) -> dict[str, str]:
     """PNGs, base64: "light", "dark" and, where a phone needs others, "narrow", "narrow_dark"; closes the figure."""
-    found = {"light": png(figure, ground="white"), "dark": _dark_png(figure)}
+    found = {"light": png(figure, ground="white"), "dark": dark_png(figure)}
     small = figure.narrow() if hasattr(figure, "narrow") else figure if stack(figure) else None
     if small is not None:
-        found |= {"narrow": png(small, ground="white"), "narrow_dark": _dark_png(small)}
+        found |= {"narrow": png(small, ground="white"), "narrow_dark": dark_png(small)}
         plt.close(small)
     plt.close(figure)
     return found
@@ -153,21 +153,19 @@ def dark(figure: Figure) -> Iterator[None]:
 
 
 def _recolor(artist: Artist) -> list[Callable[[], Any]]:
-    steps: list[Callable[[], Any]] = []
+    """Sets the dark colours; returns what sets the old ones again. All are read first: a mark may follow its line."""
+    found = []
     for name in COLORS:
         getter, setter = getattr(artist, f"get_{name}", None), getattr(artist, f"set_{name}", None)
         if getter is None or setter is None or (name == "color" and hasattr(artist, "set_facecolor")):
             continue
         old = getter()
-        if isinstance(old, str) and old in ("none", "auto", "face", "inherit"):
-            continue
-        colors = to_rgba_array(old)
-        if not len(colors):
-            continue
-        new = _dark_colors(colors)
+        if not (isinstance(old, str) and old in ("none", "auto", "face", "inherit")) and len(to_rgba_array(old)):
+            found.append((setter, old))
+    for setter, old in found:
+        new = _dark_colors(to_rgba_array(old))
         setter(new if np.ndim(old) == 2 else tuple(new[0]))
-        steps.append(partial(setter, old))
-    return steps
+    return [partial(setter, old) for setter, old in found]
 
 
 def _dark_colors(colors: np.ndarray) -> np.ndarray:
@@ -198,7 +196,8 @@ def _has_scale(axis: Axes) -> bool:
     return any(points.get_array() is not None for points in axis.collections)
 
 
-def _dark_png(figure: Figure, cut: bool = True) -> str:
+def dark_png(figure: Figure, cut: bool = True) -> str:
+    """The figure as a PNG, base64, in the colours of a dark page and on no ground."""
     with dark(figure):
         return png(figure, ground="none", cut=cut)
 

@@ -26,7 +26,7 @@ from samil_lite.checkpoints import History
 from samil_lite.explorables import FIGURES as EXPLORABLES
 from samil_lite.explorables import Explorable
 from samil_lite.explorables import explorable as explorable  # sl.viz.explorable
-from samil_lite.figures import png
+from samil_lite.figures import dark_png, png
 from samil_lite.figures import show as show
 from samil_lite.heatmap import beta_row as beta_row
 from samil_lite.heatmap import describe_heatmap as describe_heatmap
@@ -417,10 +417,12 @@ def stepper(figures: Sequence[Figure], captions: Sequence[str], label: str) -> E
     if len(figures) != len(captions) or not figures:
         raise ValueError(f"captions: expected one for each of {len(figures)} figures, got {len(captions)}")
     pictures = [png(figure, ground="white", cut=False) for figure in figures]  # all frames have one size
+    dark = [dark_png(figure, cut=False) for figure in figures]
     for figure in figures:
         plt.close(figure)
     new = [i for i, picture in enumerate(pictures) if i == 0 or picture != pictures[i - 1]]
-    data = EXPLORABLES["stepper"].data([pictures[i] for i in new], [captions[i] for i in new], label)
+    frames, texts, dark = ([of[i] for i in new] for of in (pictures, captions, dark))
+    data = EXPLORABLES["stepper"].data(frames, texts, label, dark)
     return Explorable("stepper", data, base64.b64decode(pictures[0]), captions[0])
 
 

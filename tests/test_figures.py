@@ -47,6 +47,16 @@ def test_a_dark_picture_has_light_ink_on_no_ground_and_the_figure_is_as_it_was(t
     assert inked[:, :3].max() > 200  # light ink
 
 
+def test_marks_that_follow_their_line_get_its_colour_back():
+    figure, axis = plt.subplots()
+    (line,) = axis.plot([0, 1], "o-", color="C1")
+    before = line.get_markerfacecolor(), line.get_markeredgecolor()
+    with figures.dark(figure):
+        assert line.get_markerfacecolor() == line.get_color() != "C1"
+    assert (line.get_markerfacecolor(), line.get_markeredgecolor()) == before
+    plt.close(figure)
+
+
 def test_panels_move_under_each_other_with_labels_of_their_own(two_panels):
     left, right = two_panels.axes
     assert figures.stack(two_panels)

@@ -132,7 +132,8 @@ def test_stepper_has_one_picture_for_each_step_that_shows_something_new(table):
     stepper = viz.stepper(figures, ["one", "the same", "<three>"], "Epoch")
     data = json.loads(html.unescape(re.search(r"data-values='([^']*)'", stepper.html)[1]))
     assert data["captions"] == ["one", "<three>"]
-    assert len(set(data["frames"])) == 2
+    assert len(set(data["frames"])) == len(set(data["dark"])) == 2
+    assert not set(data["frames"]) & set(data["dark"])
     assert data["label"] == "Epoch"
     assert stepper.alt == "one"
     with pytest.raises(ValueError, match="captions: expected one for each of 1 figures, got 2"):

@@ -84,7 +84,7 @@ class Table(Directive):
         if self.name == "environments":  # cheap; the others: see outdated_pages
             env.note_reread()
         rows, node = self.rows(), nodes.Element()
-        if not self.folded:
+        if not self.folded or not any(row.startswith("|") for row in rows):
             self.state.nested_parse(StringList(rows, source="records"), self.content_offset, node)
             return node.children
         tables = [list(part) for is_row, part in groupby(rows, lambda row: row.startswith("|")) if is_row]
@@ -206,8 +206,15 @@ def effects_of(rows, chosen):
     """Every effect of the rows chosen, with its interval, none left out for being the better one."""
     rows = rows[np.logical_and.reduce([rows[name] == value for name, value in chosen.items()])]
     places = [where_of(row) for row in rows.itertuples()]
-    lines = [f"{row.what}: {signed(row.effect, row.low, row.high)}" for row in rows.itertuples()]
-    if len(set(places)) == 1:
+    names = list(rows["what"])
+    if len(set(places)) == 1 and len(names) > 1:  # what all have in common is said once
+        ending = names[0][names[0].find(" − ") :]
+        ending = ending if all(name.endswith(ending) for name in names) else ""
+        names = [name.removesuffix(ending) for name in names]
+        places = [places[0] + ending.replace(" − ", ", minus ")]
+    effects = [signed(row.effect, row.low, row.high) for row in rows.itertuples()]
+    lines = [f"{name}: {effect}" for name, effect in zip(names, effects, strict=True)]
+    if len(places) == 1:
         return "<br>".join([f"*{places[0]}*", *lines])
     return "<br>".join(f"{line}, {place}" for line, place in zip(lines, places, strict=True))
 

@@ -267,14 +267,15 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name}: expected a number from {low} to {high}, got {value}")
 
 
-def stepper(frames: Sequence[str], captions: Sequence[str], label: str) -> dict[str, Any]:
+def stepper(frames: Sequence[str], captions: Sequence[str], label: str, dark: Sequence[str]) -> dict[str, Any]:
     """What changes from stage to stage, in pictures drawn beforehand; see `samil_lite.viz.stepper`.
 
     Args:
         frames: PNGs in base64, one for each stage.
         captions: what each of them shows.
         label: what the slider changes.
+        dark: the same pictures for a dark page.
     """
-    if not frames or len(frames) != len(captions):
+    if not frames or not len(frames) == len(captions) == len(dark):
         raise ValueError(f"captions: expected one for each of {len(frames)} figures, got {len(captions)}")
-    return {"frames": list(frames), "captions": list(captions), "label": label}
+    return {"frames": list(frames), "dark": list(dark), "captions": list(captions), "label": label}
