@@ -10,13 +10,14 @@ from samil_lite.bags import Bags
 from samil_lite.cards import Ensemble
 from samil_lite.checkpoints import History
 from samil_lite.encoders import LeNet5, PatchCNN
+from samil_lite.evaluation import evaluate
 from samil_lite.kernel_attention import attention_received, attention_rows, kernel_attention
 from samil_lite.metrics import Metrics
 from samil_lite.models import MILClassifier, MILOutput, build
 from samil_lite.pooling import AttentionPool, MaxPool, MeanPool
 from samil_lite.public_checkpoints import load_public
 from samil_lite.saving import load, save
-from samil_lite.training import evaluate, fit, predict
+from samil_lite.training import fit, predict
 
 if TYPE_CHECKING:
     from samil_lite import checks, data, experiments, export, sklearn, viz

@@ -10,12 +10,24 @@ import torch
 from torch import Tensor
 
 from samil_lite.arguments import check, checked, expected_of, shown
+from samil_lite.bag_parts import (
+    TENSOR,
+    Array,
+    as_classes,
+    as_labels,
+    as_names,
+    as_tensors,
+    check_coordinates,
+    check_instances,
+    check_integers,
+    flatten,
+    label_tensor,
+    numbered,
+)
 from samil_lite.segments import bag_index, check_offsets, pad
 
-Array = Tensor | np.ndarray
 Key = int | slice | str | Sequence[int] | Sequence[str] | Array  # what bags are chosen by
 PARTS = ("instances", "offsets", "labels", "instance_labels", "coordinates")  # fields that are tensors
-TENSOR = expected_of(Tensor)
 BATCHES = expected_of(Sequence[Any])
 
 
@@ -53,19 +65,19 @@ class Bags:
         for part in PARTS:
             if (x := getattr(self, part)) is not None or part in ("instances", "offsets"):
                 object.__setattr__(self, part, check(part, x, TENSOR))
-        n = _check_instances("instances", self.instances)
+        n = check_instances("instances", self.instances)
         check_offsets(self.offsets, n)
         if self.labels is not None:
-            object.__setattr__(self, "labels", _as_labels(self.labels, len(self.offsets) - 1))
+            object.__setattr__(self, "labels", as_labels(self.labels, len(self.offsets) - 1))
         if self.instance_labels is not None:
-            _check_integers("instance_labels", self.instance_labels, n, "one for each instance")
+            check_integers("instance_labels", self.instance_labels, n, "one for each instance")
         if self.coordinates is not None:
-            _check_coordinates(self.coordinates, n)
+            check_coordinates(self.coordinates, n)
         for part in PARTS:
             if (x := getattr(self, part)) is not None and x.device != self.device:
                 raise ValueError(f"{part}: expected a tensor on {self.device}, as the instances, got {x.device}")
-        object.__setattr__(self, "names", _as_names(self.names, len(self)))
-        object.__setattr__(self, "classes", _as_classes(self.classes, self.labels))
+        object.__setattr__(self, "names", as_names(self.names, len(self)))
+        object.__setattr__(self, "classes", as_classes(self.classes, self.labels))
 
     @staticmethod
     def from_list(
@@ -91,8 +103,8 @@ class Bags:
             ValueError: if there is no bag, a bag is empty, or bags do not agree; the message says which.
         """
         if classes is not None and labels is not None:
-            labels = _numbered(labels, classes)
-        tensors = _tensors("bags", bags)
+            labels = numbered(labels, classes)
+        tensors = as_tensors("bags", bags)
         if not tensors:
             raise ValueError("bags: expected at least one bag, got an empty list")
         for i, bag in enumerate(tensors):
@@ -104,14 +116,14 @@ class Bags:
                     f"{tensors[0].dtype} of shape {tuple(tensors[0].shape[1:])}, "
                     f"got {bag.dtype} of shape {tuple(bag.shape[1:])}"
                 )
-            _check_instances(f"bags[{i}]", bag)
+            check_instances(f"bags[{i}]", bag)
         sizes = torch.tensor([0] + [len(bag) for bag in tensors])
         return Bags(
             torch.cat(tensors),
             sizes.cumsum(0).to(tensors[0].device),
-            None if labels is None else _label_tensor(labels).to(tensors[0].device),
-            _flatten("instance_labels", instance_labels, tensors),
-            _flatten("coordinates", coordinates, tensors),
+            None if labels is None else label_tensor(labels).to(tensors[0].device),
+            flatten("instance_labels", instance_labels, tensors),
+            flatten("coordinates", coordinates, tensors),
             None if names is None else list(names),
             None if classes is None else list(classes),
         )
@@ -338,57 +350,6 @@ def _counts(labels: Tensor) -> list[tuple[int, int]]:
     return list(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def _check_instances(name: str, x: Tensor) -> int:
-    if x.ndim < 2 or (len(x) > 0 and x.numel() == 0):
-        raise ValueError(f"{name}: expected shape (N, …), at least one number in each instance, got {tuple(x.shape)}")
-    if x.dtype == torch.uint8:
-        return len(x)
-    if not x.is_floating_point():
-        raise ValueError(f"{name}: expected floating-point or uint8 instances, got {x.dtype}; convert with .float()")
-    if x.detach().sum().isfinite():  # then every part is; this takes no memory, unlike a mask of all
-        return len(x)
-    finite = torch.isfinite(x)
-    if not finite.all():
-        row = int((~finite).flatten(1).any(1).nonzero()[0])
-        raise ValueError(f"{name}: expected finite values, but instance {row} holds NaN or infinity")
-    return len(x)
-
-
-def _check_integers(name: str, x: Tensor, length: int, which: str) -> None:
-    if x.is_floating_point() or x.shape != (length,):
-        raise ValueError(f"{name}: expected {length} integers, {which}, got {x.dtype} of shape {tuple(x.shape)}")
-
-
-def _numbered(labels: Any, classes: Sequence[Any]) -> list[int]:
-    """The place of each label among the classes."""
-    order, found = list(classes), labels.tolist() if hasattr(labels, "tolist") else list(labels)
-    if isinstance(classes, str) or not order or len(set(order)) < len(order):
-        raise ValueError(f"classes: expected each class once, got {shown(classes)}")
-    if unknown := [label for label in found if label not in order]:
-        raise ValueError(f"labels: expected {', '.join(map(str, order))}, the classes, got {unknown[0]!r}")
-    return [order.index(label) for label in found]
-
-
-def _as_names(names: Any, n: int) -> tuple[str, ...] | None:
-    if names is None:
-        return None
-    if isinstance(names, str) or not hasattr(names, "__len__") or len(names) != n:
-        raise ValueError(f"names: expected {n} names, one for each bag, got {shown(names)}")
-    return tuple(map(str, names))
-
-
-def _as_classes(classes: Any, labels: Tensor | None) -> tuple[str, ...] | None:
-    """Names of classes; None where they are no more than the numbers."""
-    if classes is None:
-        return None
-    found = () if isinstance(classes, str) else tuple(map(str, classes))
-    if len(found) < 1 or len(set(found)) < len(found):
-        raise ValueError(f"classes: expected the name of each class once, got {shown(classes)}")
-    if labels is not None and labels.ndim == 1 and int(labels.max()) >= len(found):
-        raise ValueError(f"classes: expected at least {int(labels.max()) + 1} names for these labels, got {found}")
-    return None if found == tuple(map(str, range(len(found)))) else found
-
-
 def _same_classes(batches: Sequence["Bags"]) -> tuple[str, ...] | None:
     found = {batch.classes for batch in batches}
     if len(found - {None}) > 1:
@@ -397,50 +358,3 @@ def _same_classes(batches: Sequence["Bags"]) -> tuple[str, ...] | None:
             f"{' and '.join(map(str, sorted(found - {None}, key=str)))}; say classes=(…) where the bags are made"
         )
     return None if None in found else next(iter(found))  # type: ignore[return-value]
-
-
-def _label_tensor(labels: Any) -> Tensor:
-    try:
-        return check("labels", labels, TENSOR)  # type: ignore[no-any-return]
-    except ValueError as error:
-        raise ValueError(f"{error}; say classes=(…) in the order of their numbers if these are names") from None
-
-
-def _as_labels(x: Tensor, n: int) -> Tensor:
-    """Labels, whole numbers as 64-bit integers, others as 32-bit floats; a single column is a vector."""
-    x = x.squeeze(1) if x.ndim == 2 and x.shape[1] == 1 else x
-    if x.ndim not in (1, 2) or len(x) != n or x.numel() == 0:
-        raise ValueError(f"labels: expected {n} integers, one for each bag, got {x.dtype} of shape {tuple(x.shape)}")
-    if x.is_floating_point():
-        if not x.isfinite().all():
-            raise ValueError("labels: expected finite numbers, got NaN or infinity")
-        return x.float()
-    if (x < 0).any():
-        raise ValueError(f"labels: expected classes 0, 1, …, got {int(x.min())}; number them from 0")
-    return x.long()
-
-
-def _check_coordinates(x: Tensor, n: int) -> None:
-    if x.shape != (n, 2):
-        raise ValueError(f"coordinates: expected shape ({n}, 2), got {tuple(x.shape)}")
-    if x.dtype == torch.bool or not x.isfinite().all():
-        what = "booleans" if x.dtype == torch.bool else "NaN or infinity"
-        raise ValueError(f"coordinates: expected finite numbers, got {what}")
-
-
-def _tensors(name: str, parts: Any) -> list[Tensor]:
-    """One tensor for each bag; an error says which one is none."""
-    if isinstance(parts, str | bytes | dict) or not hasattr(parts, "__iter__"):
-        raise ValueError(f"{name}: expected a list with one array for each bag, got {shown(parts)}")
-    return [check(f"{name}[{i}]", part, TENSOR) for i, part in enumerate(parts)]
-
-
-def _flatten(name: str, parts: Sequence[Array] | None, bags: list[Tensor]) -> Tensor | None:
-    """Joins one array for each bag; their lengths must be those of the bags."""
-    if parts is None:
-        return None
-    tensors = [part.to(bags[0].device) for part in _tensors(name, parts)]
-    lengths, expected = [len(part) if part.ndim else 1 for part in tensors], [len(bag) for bag in bags]
-    if lengths != expected or len({part.shape[1:] for part in tensors}) > 1:
-        raise ValueError(f"{name}: expected one array for each bag, of lengths {expected}, got {lengths}")
-    return torch.cat(tensors)

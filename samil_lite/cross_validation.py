@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from samil_lite.building import describe, differences
 from samil_lite.cards import Card, Ensemble, attach, card_of
 from samil_lite.checkpoints import History
 from samil_lite.encoders import Standardise
-from samil_lite.extras import from_extra
-from samil_lite.files import read_csv
 from samil_lite.fingerprint import of_bags
+from samil_lite.folds import as_folds, parts
+from samil_lite.folds import make_folds as make_folds  # as chapters import it
+from samil_lite.jobs import run_jobs
 from samil_lite.predicting import P, class_names, groups_of, names_of, predictions
 from samil_lite.saving import load, save
 from samil_lite.scoring import choose_temperature, choose_threshold, score_table
@@ -248,101 +248,3 @@ def _json(settings: dict[str, Any]) -> dict[str, Any]:
         return f"{x.__module__}.{x.__qualname__}" if hasattr(x, "__qualname__") else str(x)
 
     return json.loads(json.dumps(settings, default=text))  # type: ignore[no-any-return]
-
-
-def as_folds(bags: Any, folds: int | str | Path | Sequence[Any], groups: list[str] | None, seed: int) -> Tensor:
-    """The number 0, 1, … of the fold of each bag, shape (B,): drawn, or as given; see `cross_validate`."""
-    if isinstance(folds, int):
-        return make_folds(bags.labels, folds, seed, groups)
-    if isinstance(folds, str | Path) and Path(folds).suffix == ".csv":
-        table = read_csv(Path(folds), dtype=str)
-        if not {"bag", "fold"} <= set(table.columns):
-            raise ValueError(f"folds: {folds} has no columns bag and fold, but {', '.join(table.columns)}")
-        stored = dict(zip(table["bag"], table["fold"], strict=True))
-        if missing := [name for name in names_of(bags) if name not in stored]:
-            raise ValueError(f"folds: {folds} lacks {len(missing)} of {len(bags)} bags, {', '.join(missing[:5])}")
-        values: Sequence[Any] = [stored[name] for name in names_of(bags)]
-    else:
-        values = groups_of(bags, folds)  # type: ignore[arg-type]
-    names = sorted(set(map(str, values)), key=lambda name: (len(name), name))  # 2 before 10
-    fold = torch.tensor([names.index(str(value)) for value in values])
-    if groups is not None:
-        for group in dict.fromkeys(groups):
-            own = sorted({names[f] for f, g in zip(fold.tolist(), groups, strict=True) if g == group})
-            if len(own) > 1:
-                raise ValueError(f"folds: the group {group} is in several folds, {', '.join(own)}")
-    return fold
-
-
-@checked(n_folds=at_least(2), seed=at_least(0))
-def make_folds(labels: Tensor, n_folds: int, seed: int, groups: Sequence[Any] | None = None) -> Tensor:
-    """A number of 0 … n_folds − 1 for each bag, shape (B,), classes spread evenly; a group is never divided.
-
-    Raises:
-        ValueError: if a class has fewer groups, or bags, than there are folds.
-    """
-    from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
-
-    if isinstance(n_folds, bool) or n_folds < 2:
-        raise ValueError(f"folds: expected at least 2, got {n_folds}")
-    unit = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]  # (B,)
-    y = labels.cpu().numpy()
-    is_class = y.ndim == 1 and y.dtype.kind in "iub"
-    for c in np.unique(y) if is_class else []:
-        if (n := len(np.unique(unit[y == c]))) < n_folds:
-            what = "bags" if groups is None else "groups"
-            raise ValueError(f"folds: expected at most {n}, since class {c} has only {n} {what}; got {n_folds}")
-    if groups is None:
-        splitter: Any = (StratifiedKFold if is_class else KFold)(n_folds, shuffle=True, random_state=seed)
-    else:  # shuffled here: scikit-learn before 1.7 shuffles class counts without the groups that they belong to
-        unit = np.random.RandomState(seed).permutation(unit.max() + 1).argsort()[unit]
-        splitter = (StratifiedGroupKFold if is_class else GroupKFold)(n_folds)
-    fold = torch.empty(len(labels), dtype=torch.long)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that a class is small: checked above, by groups
-        for number, (_, test) in enumerate(splitter.split(np.zeros(len(y)), y, unit)):
-            fold[test] = number
-    return fold
-
-
-def parts(fold: Tensor, number: Tensor | int, n_folds: int, n_validation: int) -> tuple[Tensor, Tensor]:
-    """Which bags are tested, those of fold `number`, and which choose, those of the `n_validation` folds after it.
-
-    Args:
-        fold: of each bag, shape (B,).
-        number: of the tested fold; or several, shape (F, 1).
-        n_folds: how many folds there are.
-        n_validation: how many choose.
-
-    Returns:
-        Two masks, shape (B,) or (F, B).
-    """
-    after = (fold - number) % n_folds
-    return after == 0, (after > 0) & (after <= n_validation)
-
-
-def run_jobs(
-    function: Callable[..., Any], jobs: Sequence[tuple[Any, ...]], workers: int = 1, scheduler: str | None = None
-) -> Iterator[tuple[int, Any]]:
-    """The number and the result of each job, as they finish: here, in processes, or on a Dask cluster."""
-    if workers < 1:
-        raise ValueError(f"workers: expected at least 1, got {workers}")
-    if scheduler is not None:
-        with from_extra("cluster", "scheduler needs Dask"):
-            from distributed import Client, as_completed
-        with Client(scheduler, set_as_default=False) as client:
-            futures = {client.submit(function, *job, pure=False, retries=2): i for i, job in enumerate(jobs)}
-            for future in as_completed(list(futures), loop=client.loop):
-                yield futures[future], future.result()
-        return
-    from joblib import Parallel, delayed
-
-    threads = 1 if workers > 1 else torch.get_num_threads()
-    yield from Parallel(n_jobs=workers, return_as="generator_unordered")(
-        delayed(_numbered)(function, number, job, threads) for number, job in enumerate(jobs)
-    )
-
-
-def _numbered(function: Callable[..., Any], number: int, job: tuple[Any, ...], threads: int) -> tuple[int, Any]:
-    torch.set_num_threads(threads)
-    return number, function(*job)

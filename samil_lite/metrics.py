@@ -32,55 +32,6 @@ class Metrics:
     loss: float
 
 
-@dataclass(frozen=True)
-class ClassMetrics:
-    """Scores of one class against the others, or of one of several labels.
-
-    Attributes:
-        name: of the class.
-        n: bags of it.
-        precision: of the bags called so, the share that is.
-        recall: of its bags, the share that is called so; also called sensitivity.
-        specificity: of the other bags, the share that is not called so.
-        f_score: the harmonic mean of precision and recall.
-        auc: the probability that a bag of it is ranked above another one.
-    """
-
-    name: str
-    n: int
-    precision: float
-    recall: float
-    specificity: float
-    f_score: float
-    auc: float
-
-
-@dataclass(frozen=True)
-class Evaluation(Metrics):
-    """`Metrics`, and in `by_class` the scores of each class against the others, or of each of several labels."""
-
-    by_class: tuple[ClassMetrics, ...] = ()
-
-
-@dataclass(frozen=True)
-class Errors:
-    """How far predicted numbers are from the labels.
-
-    Attributes:
-        mean_absolute: mean of the distances, in the unit of the labels.
-        root_mean_square: square root of the mean of their squares, in the same unit.
-        r2: share of the labels' variance that is explained: 1 is perfect, 0 is their mean for every bag.
-        rank_correlation: Spearman's.
-        n: bags.
-    """
-
-    mean_absolute: float
-    root_mean_square: float
-    r2: float
-    rank_correlation: float
-    n: int
-
-
 def check_labels(labels: Tensor | None, n_classes: int) -> Tensor:
     """The labels, if a model with `n_classes` (1 for binary) can be trained or scored on them, else a ValueError."""
     if labels is None:
@@ -121,12 +72,10 @@ def bag_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 @checked()
 def bag_metrics(logits: Tensor, labels: Tensor) -> Metrics:
-    """All scores of `Metrics` from logits (B,) or (B, C) and labels (B,); of labels (B, C) means over the labels."""
-    if labels.ndim == 2:
-        return _label_metrics(logits, labels)
+    """All scores of `Metrics` from logits (B,) or (B, C) and labels (B,)."""
     from sklearn.metrics import precision_recall_fscore_support, roc_auc_score  # slow to import
 
-    logits, labels = _scored(logits, labels, many=True)
+    logits, labels = as_scored(logits, labels, many=True)
     y = labels.numpy()
     if logits.ndim == 1:
         classes, scores = 2, logits.double().numpy()
@@ -156,79 +105,6 @@ def bag_metrics(logits: Tensor, labels: Tensor) -> Metrics:
     )
 
 
-def _label_metrics(logits: Tensor, labels: Tensor) -> Metrics:
-    """Means over several yes-or-no labels, (B, L) as the logits; of each score over the labels that have it."""
-    each = class_metrics(logits, labels)
-    means = {
-        name: float(np.nanmean(values)) if np.isfinite(values := [getattr(one, name) for one in each]).any() else np.nan
-        for name in ("precision", "recall", "f_score", "auc")
-    }
-    right = (logits > 0).cpu() == (labels > 0.5).cpu()
-    return Metrics(accuracy=float(right.double().mean()), **means, loss=float(bag_loss(logits, labels)))
-
-
-@checked()
-def class_metrics(logits: Tensor, labels: Tensor, names: Sequence[str] | None = None) -> tuple[ClassMetrics, ...]:
-    """Scores of each class against the others; what is not defined is NaN.
-
-    Args:
-        logits: (B,), the second class is predicted above 0; (B, C), the class of the largest; or for several labels a
-            bag (B, L), each is predicted above 0.
-        labels: (B,); or several yes-or-no labels a bag, (B, L).
-        names: of the classes or labels; their numbers if None.
-    """
-    if labels.ndim == 2:
-        if logits.shape != labels.shape or not logits.isfinite().all():
-            raise ValueError(f"logits: expected finite numbers of shape {tuple(labels.shape)}, got {shown(logits)}")
-        p, called, true = (x.detach().cpu().double().numpy() for x in (logits, (logits > 0).float(), labels > 0.5))
-    else:
-        logits, labels = _scored(logits, labels, many=True)
-        two = torch.stack([-logits, logits], 1) if logits.ndim == 1 else logits.double().softmax(1)  # (B, C)
-        p = two.double().numpy()
-        called, true = (np.eye(p.shape[1])[x.numpy()] for x in (two.argmax(1), labels))
-    names = [*map(str, range(p.shape[1]))] if names is None else names
-    return tuple(_of_class(str(name), *columns) for name, *columns in zip(names, p.T, called.T, true.T, strict=True))
-
-
-def _of_class(name: str, p: np.ndarray, called: np.ndarray, true: np.ndarray) -> ClassMetrics:
-    from sklearn.metrics import roc_auc_score  # slow to import
-
-    called, true = called > 0.5, true > 0.5
-    hits, chosen, there = int((called & true).sum()), int(called.sum()), int(true.sum())
-    others = len(true) - there
-
-    def share(a: int, b: int) -> float:
-        return a / b if b else float("nan")
-
-    return ClassMetrics(
-        name=name, n=there, precision=share(hits, chosen), recall=share(hits, there),
-        specificity=share(int((~called & ~true).sum()), others), f_score=share(2 * hits, chosen + there),
-        auc=float(roc_auc_score(true, p)) if there and others else float("nan"),
-    )  # fmt: skip
-
-
-@checked()
-def number_errors(predicted: Tensor, labels: Tensor) -> Errors:
-    """How far predicted numbers (B,) are from labels (B,); r2 and the rank correlation of equal numbers are NaN."""
-    from scipy.stats import spearmanr
-
-    if predicted.shape != labels.shape or predicted.ndim != 1 or not predicted.isfinite().all():
-        raise ValueError(
-            f"predicted: expected {len(labels)} finite numbers, one for each bag, got {shown(predicted)}; "
-            "build the model with n_classes=1"
-        )
-    x, y = (part.detach().cpu().double().numpy() for part in (predicted, labels))
-    squares, varied = float(((x - y) ** 2).mean()), float(y.var())
-    both = np.ptp(x) > 0 and np.ptp(y) > 0
-    return Errors(
-        mean_absolute=float(abs(x - y).mean()),
-        root_mean_square=squares**0.5,
-        r2=1 - squares / varied if varied > 0 else float("nan"),
-        rank_correlation=float(spearmanr(x, y).statistic) if both else float("nan"),
-        n=len(y),
-    )
-
-
 @checked(precision=between(0, 1))
 def recall_at_precision(logits: Tensor, labels: Tensor, precision: float = 0.9) -> float:
     """The largest recall that a threshold reaches whose precision is at least `precision`.
@@ -238,7 +114,7 @@ def recall_at_precision(logits: Tensor, labels: Tensor, precision: float = 0.9) 
     """
     from sklearn.metrics import precision_recall_curve
 
-    logits, labels = _scored(logits, labels)
+    logits, labels = as_scored(logits, labels)
     if not labels.any():
         return float("nan")
     reached, recall, _ = precision_recall_curve(labels.numpy(), logits.double().numpy())
@@ -258,7 +134,7 @@ def calibration_error(logits: Tensor, labels: Tensor, n_bins: int = 5) -> float:
         labels: shape (B,).
         n_bins: at most as many as there are bags.
     """
-    logits, labels = _scored(logits, labels)
+    logits, labels = as_scored(logits, labels)
     if n_bins > len(logits):
         raise ValueError(f"n_bins: expected at most {len(logits)}, the number of bags, got {n_bins}")
     order = logits.argsort(stable=True)
@@ -454,7 +330,7 @@ def difference(a: "pd.Series[float]", b: "pd.Series[float]") -> Difference:
     return Difference(len(apart), *paired_interval(apart.tolist(), [0.0] * len(apart)))
 
 
-def _scored(logits: Tensor, labels: Tensor, many: bool = False) -> tuple[Tensor, Tensor]:
+def as_scored(logits: Tensor, labels: Tensor, many: bool = False) -> tuple[Tensor, Tensor]:
     """Logits and labels on the CPU, if they go together and no logit is NaN, which would rank anywhere."""
     shapes = "(B,) or (B, C)" if many else "(B,)"
     if logits.ndim not in ((1, 2) if many else (1,)) or not logits.is_floating_point() or logits.numel() == 0:

@@ -5,6 +5,8 @@
 - `Kernel_SA-AbMILP <https://github.com/gmum/Kernel_SA-AbMILP>`__ (Rymarczyk et al. 2021): model.Attention is abmilp and
   sa-abmilp on LeNet5; models.CNN is abmilp, sa-, gsa-, iqsa- and msa-abmilp on PatchCNN.
 - `CLAM <https://github.com/mahmoodlab/CLAM>`__ (Lu et al. 2021): CLAM_SB is abmilp and gated-abmilp on features.
+  CLAM_MB is refused: it pools once for each class, so a patch has as many attention weights as there are classes, and a
+  classifier sees its own class' embedding alone; models here have one weight for each instance.
 """
 
 import math
@@ -118,7 +120,10 @@ def _of_papers(state: State, kernel: str | None) -> MILClassifier:
 
 def _clam(state: State) -> MILClassifier:
     if any(name.startswith("classifiers.0.") for name in state):
-        raise ValueError("source: this is CLAM_MB, which has one attention for each class; only CLAM_SB has one in all")
+        raise ValueError(
+            "source: this is CLAM_MB, which has one attention for each class, as no model here; expected CLAM_SB, "
+            "which has one in all. Train that one, or use CLAM's own code"
+        )
     (dim, width), gated = _shape(state, "attention_net.0.weight"), "attention_net.3.attention_a.0.weight" in state
     hidden, _ = _shape(state, "attention_net.3.attention_a.0.weight", "attention_net.3.module.0.weight")
     encoder = nn.Sequential(nn.Linear(width, dim), nn.ReLU(), nn.Dropout(0.25))

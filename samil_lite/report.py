@@ -29,7 +29,7 @@ figcaption { font-size: .9rem; color: var(--quiet); }
 """
 SCORES = {
     "auc": "AUC", "average_precision": "average precision", "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy", "recall": "recall", "specificity": "specificity",
+    "balanced_accuracy": "balanced accuracy", "recall": "recall (sensitivity)", "specificity": "specificity",
     "precision": "precision", "f_score": "F-score", "brier": "Brier score", "log_loss": "log loss",
 }  # fmt: skip
 

@@ -18,7 +18,8 @@ from torch import nn
 
 from samil_lite.bags import Bags
 from samil_lite.cards import Card, attach, log_probabilities
-from samil_lite.cross_validation import make_folds, subset
+from samil_lite.cross_validation import subset
+from samil_lite.folds import make_folds
 from samil_lite.models import KERNEL_OF, build
 from samil_lite.training import fit as train
 from samil_lite.training import predict as output_of

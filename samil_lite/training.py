@@ -1,9 +1,9 @@
-"""Training: `fit`, `predict`, `evaluate`, and checkpoints that resume exactly."""
+"""Training: `fit`, `predict`, and checkpoints that resume exactly."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,10 @@ from tqdm import tqdm
 from samil_lite import fingerprint
 from samil_lite.arguments import above, at_least, between, checked
 from samil_lite.bags import Bags
-from samil_lite.cards import class_names_of, know_classes, labels_of
+from samil_lite.cards import know_classes
 from samil_lite.checkpoints import Checkpoint, History, TrainingRun
 from samil_lite.limits import Limited, steps_within
 from samil_lite.losses import Loss, check_sampling, criterion, drawn_order
-from samil_lite.metrics import Errors, Evaluation, bag_metrics, check_labels, class_metrics, number_errors
 from samil_lite.models import MILOutput
 from samil_lite.ranks import Ranks, joined
 from samil_lite.reading import batches
@@ -210,56 +209,6 @@ def _predict(model: nn.Module, bags: BagSource, steps: Sequence[Tensor]) -> MILO
     )
     assert logits is not None
     return MILOutput(logits, attention, embedding, instance_logits)
-
-
-@overload
-def evaluate(model: nn.Module, bags: BagSource, bags_per_step: int | None = ..., *, numbers: None = ...) -> Any: ...
-@overload
-def evaluate(
-    model: nn.Module, bags: BagSource, bags_per_step: int | None = ..., *, numbers: Literal[False]
-) -> Evaluation: ...
-@overload
-def evaluate(
-    model: nn.Module, bags: BagSource, bags_per_step: int | None = ..., *, numbers: Literal[True]
-) -> Errors: ...
-@checked(bags_per_step=at_least(1))
-def evaluate(
-    model: nn.Module, bags: BagSource, bags_per_step: int | None = None, *, numbers: bool | None = None
-) -> Evaluation | Errors:
-    """Accuracy, precision, recall, F-score, AUC and mean loss of a model on labelled bags, and those of each class.
-
-    Bags whose classes have names are scored by them, whatever their own order of classes, where the model was trained
-    on names. Intervals: `sl.score_table(sl.predictions(model, bags))`.
-
-    Args:
-        model: maps `Bags` to `MILOutput`; a bag is called positive when its probability is above one half.
-        bags: labelled bags: one class each, several yes-or-no labels each, or numbers.
-        bags_per_step: how many bags go through the model at a time; None: as for `predict`.
-        numbers: whether labels are numbers that the logits should meet, not classes. None: if any is no whole number.
-
-    Returns:
-        `Evaluation`, whose `by_class` has the scores of each class, or of each of several labels; for numbers `Errors`.
-        A score that is not defined on these bags is NaN, with a warning that says why.
-
-    Raises:
-        ValueError: if the bags have no labels, or labels that the model does not know.
-    """
-    if bags.labels is None:
-        check_labels(None, 1)
-    assert bags.labels is not None
-    if numbers is None:
-        numbers = bags.labels.ndim == 1 and not bags.labels.eq(bags.labels.long()).all()
-    if numbers:
-        return number_errors(predict(model, bags, bags_per_step).logits, bags.labels.cpu())
-    try:
-        labels = check_labels(labels_of(model, bags), getattr(model, "n_classes", 1))
-    except ValueError as error:
-        if bags.labels.is_floating_point() and bags.labels.ndim == 1:
-            raise ValueError(f"{error}; if they are no classes, say numbers=True") from error
-        raise
-    logits = predict(model, bags, bags_per_step).logits
-    names = class_names_of(model, bags, logits.shape[1] if logits.ndim == 2 else 2)
-    return Evaluation(**vars(bag_metrics(logits, labels.cpu())), by_class=class_metrics(logits, labels.cpu(), names))
 
 
 def _train_epoch(

@@ -35,10 +35,10 @@ API = Path(__file__).parents[1] / "book" / "api.md"
 LEFT_OUT = re.compile(
     r"explorables|widgets|checks\.|default_device|BagSource|FailedCellsError|onnx|report|score_figures"
     r"|data\.(histology|fungi|defungi|idrid|retina|musk|slides|download)|data\.features\.FeatureBags"
-    r"|cross_validation\.CrossValidation|saving\.Card|backbones|sklearn|public_checkpoints|pretrained_lite"
+    r"|cross_validation\.CrossValidation|cards\.Card|backbones|sklearn|public_checkpoints|pretrained_lite"
     r"|experiments\.\w+\.(run|stored_folds)$|experiments\.(nuclei|scores|ledger)|experiments\.unit_tests\.summary"
     r"|experiments\.mnist\.summary|experiments\.tabular\.by_fold|viz\.(show|stepper)$|kernel_attention\.plan"
-    r"|segments|checkpoints\.History|metrics\.Metrics|kernels\.(Kernel$|squared|dot|l1)"
+    r"|segments|checkpoints\.History|metrics\.Metrics|evaluation\.(Evaluation|ClassMetrics|Errors)|kernels\.(Kernel$|squared|dot|l1)"
 )
 NAMED = (ValueError, TypeError, IndexError, OSError, ImportError, FloatingPointError)
 
@@ -119,7 +119,7 @@ def own(w: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "scoring.score_table": {"table": predicted, "resamples": 100}, "predicting.by_group": {
             "table": sl.predictions(w["models"], w["bags"], groups=list("abcdef"))},
         "segments.segment_rank": {"x": torch.rand(w["n"]), "offsets": w["offsets"]}, "limits.Limited": {
-            "bags": w["bags"], "max_instances": 3}, "saving.Ensemble": {"models": [w["models"]] * 2},
+            "bags": w["bags"], "max_instances": 3}, "cards.Ensemble": {"models": [w["models"]] * 2},
         "cross_validation.cross_validate": {
             "bags": w["bags"], "build": lambda: sl.build("abmilp", nn.Identity(), dim=6), "folds": 3, "epochs": 1,
             "progress": False},
@@ -128,7 +128,8 @@ def own(w: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "experiments.grid.run_grid": {"cells": [{"i": 0}], "run": dict, "folder": w["path"].parent, "progress": False},
         "data.mnist.mnist_bags": {"n_bags": 4}, "data.features.feature_bags": {
             "folder": w["folder"], "table": w["folder"] / "labels.csv"},
-        "saving.save": {"model": w["model"], "path": w["path"]}, "cross_validation.make_folds": {
+        "evaluation.number_errors": {"predicted": torch.randn(6), "labels": torch.rand(6)},
+        "saving.save": {"model": w["model"], "path": w["path"]}, "folds.make_folds": {
             "labels": w["labels"], "n_folds": 2, "seed": 0},
         "audit.mlp": {"hidden": 4}, "audit.attribution": {
             "model": w["model"], "bags": w["bags"], "method": "attention"},

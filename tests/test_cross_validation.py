@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 import samil_lite as sl
-from samil_lite.cross_validation import as_folds, make_folds, parts
 from samil_lite.data import synthetic
+from samil_lite.folds import as_folds, make_folds, parts
 
 FAST = {"epochs": 2, "lr": 5e-3, "progress": False}
 

@@ -19,8 +19,9 @@ import samil_lite as sl
 from samil_lite import fingerprint
 from samil_lite.cards import card_of
 from samil_lite.data.features import feature_bags
+from samil_lite.evaluation import class_metrics
 from samil_lite.limits import BAGS, INSTANCES, steps_within
-from samil_lite.metrics import bag_metrics, class_metrics
+from samil_lite.metrics import bag_metrics
 
 WORDS = st.text("ABxyz+-_ é", min_size=1, max_size=6).filter(lambda t: t == t.strip() and t not in ("-", "--"))
 FORMS = [lambda x: x, lambda x: x.float().numpy(), lambda x: pd.DataFrame(x.float().numpy()), torch.Tensor.tolist]

@@ -211,7 +211,7 @@ def test_a_dataset_may_be_named(tmp_path):
         ("slide_a", "Slide-A", "did you mean slide_a"),
         ("TCGA-1.uuid", "TCGA-1", "did you mean TCGA-1.uuid"),
         ("tumor_04", "tumour_04", "did you mean tumor_04"),
-        ("tumor_04", "tumor_05", r"the table lists tumor_05$"),  # another slide is no near match
+        ("tumor_04", "tumor_05", r"the table lists tumor_05; missing="),  # another slide is no near match
     ],
 )
 def test_near_matches_are_suggested(tmp_path, file, name, message):

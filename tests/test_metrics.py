@@ -10,16 +10,15 @@ from ragged import offsets_of, sizes
 from sklearn.metrics import roc_auc_score
 
 from samil_lite import metrics
+from samil_lite.evaluation import class_metrics, label_metrics, number_errors
 from samil_lite.metrics import (
     attention_auc,
     attention_entropy,
     bag_loss,
     bag_metrics,
     calibration_error,
-    class_metrics,
     difference,
     mean_interval,
-    number_errors,
     paired_interval,
     precision_at_k,
     recall_at_precision,
@@ -254,7 +253,7 @@ def test_one_logit_has_the_scores_of_its_second_class(pairs):
 def test_several_labels_a_bag_are_scored_each_and_on_the_mean():
     logits = torch.tensor([[1.0, -1], [2, 3], [-1, -2], [-3, 1]])
     labels = torch.tensor([[1, 0], [1, 1], [0, 1], [1, 0]])
-    whole, (first, second) = bag_metrics(logits, labels), class_metrics(logits, labels, ["KRAS", "TP53"])
+    whole, (first, second) = label_metrics(logits, labels), class_metrics(logits, labels, ["KRAS", "TP53"])
     assert whole.accuracy == 5 / 8
     assert (first.name, first.precision, first.recall, first.specificity, first.auc) == ("KRAS", 1, 2 / 3, 1, 2 / 3)
     assert (second.precision, second.recall, second.specificity, second.auc) == (0.5, 0.5, 0.5, 0.5)

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from samil_lite.augment import Dihedral, StainJitter
-from samil_lite.cross_validation import parts
 from samil_lite.encoders import PatchCNN
 from samil_lite.experiments import crossval, nuclei
 from samil_lite.explorables.digits import round_to_8_bits
 from samil_lite.explorables.figures import NUCLEI
+from samil_lite.folds import parts
 from samil_lite.models import build
 from samil_lite.training import fit
 

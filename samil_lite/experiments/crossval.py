@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from samil_lite.arguments import check_each, expected_of, one_of
 from samil_lite.augment import Dihedral, StainJitter, normalise_lab
 from samil_lite.bags import Bags
-from samil_lite.cross_validation import make_folds, parts
 from samil_lite.encoders import PatchCNN
 from samil_lite.experiments import nuclei
 from samil_lite.experiments.records import RESULTS, own_results, write_record
 from samil_lite.experiments.settings import changed, check_gammas, check_models, check_numbers, starts
 from samil_lite.files import read_bytes
 from samil_lite.fingerprint import digest
+from samil_lite.folds import make_folds, parts
 from samil_lite.models import build
 from samil_lite.segments import segment_rank
 from samil_lite.training import fit, predict

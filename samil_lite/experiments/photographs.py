@@ -16,10 +16,10 @@ from samil_lite.arguments import checked, columns
 from samil_lite.audit import attribution, without
 from samil_lite.backbones import frozen_features
 from samil_lite.bags import Bags
-from samil_lite.cross_validation import make_folds, parts
 from samil_lite.encoders import Standardise
 from samil_lite.experiments.crossval import base_cells
 from samil_lite.files import load_torch
+from samil_lite.folds import make_folds, parts
 from samil_lite.metrics import attention_auc, precision_at_k
 from samil_lite.models import MILClassifier, build
 from samil_lite.training import fit, predict

@@ -11,8 +11,8 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from samil_lite.arguments import checked, columns
 from samil_lite.bags import Bags
-from samil_lite.cross_validation import parts
 from samil_lite.experiments.crossval import base_cells, stored_folds
+from samil_lite.folds import parts
 from samil_lite.models import build
 
 DATA = ("musk1", "musk2")
