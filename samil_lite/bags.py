@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samil_lite.arguments import check, checked, expected_of, shown
+from samil_lite.arguments import check, checked, expected_of, shown, warn
 from samil_lite.bag_parts import (
     TENSOR,
     Array,
@@ -117,6 +117,11 @@ class Bags:
                     f"got {bag.dtype} of shape {tuple(bag.shape[1:])}"
                 )
             check_instances(f"bags[{i}]", bag)
+        if all(bag.ndim == 3 and len(bag) == 1 for bag in tensors):
+            warn(
+                f"bags: each is one instance of shape {tuple(tensors[0].shape[1:])}; if these are features (1, n, d) "
+                "of n instances, give bag[0] of each"
+            )
         sizes = torch.tensor([0] + [len(bag) for bag in tensors])
         return Bags(
             torch.cat(tensors),

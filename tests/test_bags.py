@@ -164,3 +164,9 @@ def test_the_order_of_classes_can_be_said(labels, classes):
 def test_names_without_classes_are_named():
     with pytest.raises(ValueError, match=r"labels: .*say classes=\(…\) in the order of their numbers"):
         Bags.from_list([torch.zeros(2, 3)] * 2, ["normal", "tumor"])
+
+
+def test_a_leading_one_that_is_no_bag_of_one_instance_is_warned_of():
+    with pytest.warns(UserWarning, match=r"one instance of shape \(6, 8\); if these are features .* give bag\[0\]"):
+        assert Bags.from_list([torch.ones(1, 6, 8)] * 2).n_instances == 2
+    assert Bags.from_list([torch.ones(2, 6, 8), torch.ones(1, 6, 8)]).n_instances == 3

@@ -1,5 +1,6 @@
 """What was learned keeps its names: of bags and classes, through batches, training, saving and scoring."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -128,3 +129,15 @@ def test_bytes_are_named_whatever_the_encoder():
 def test_a_forgotten_encoder_is_named():
     with pytest.raises(ValueError, match=r"without an encoder it is LeNet5, for digits.*Linear\(768, 128\)"):
         sl.build("abmilp", dim=768)
+
+
+def test_bags_on_disk_are_chosen_by_name_and_keep_it(tmp_path):
+    for b in range(3):
+        np.save(tmp_path / f"s{b}.npy", np.full((b + 1, 4), b, np.float32))
+    table = pd.DataFrame({"slide_id": ["s0", "s1", "s2"], "label": ["MSS", "MSI-H", "MSS"]})
+    slides = sl.data.feature_bags(tmp_path, table, classes=CLASSES)
+    assert slides["s2"].instances.tolist() == [[2.0] * 4] * 3
+    assert (slides["s2"].names, slides["s2"].classes) == (("s2",), CLASSES)
+    assert slides[["s2", "s0"]].names == slides.subset(["s2", "s0"]).names == ("s2", "s0")
+    with pytest.raises(IndexError, match="there are 0 of 3"):
+        slides["s7"]
