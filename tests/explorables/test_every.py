@@ -5,17 +5,29 @@ import os
 import re
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
 import samil_lite as sl
 from samil_lite.explorables import FIGURES, script
 
-names = pytest.mark.parametrize("name", [name for name in FIGURES if name != "stepper"])  # it has no data of its own
+names = pytest.mark.parametrize("name", [name for name in FIGURES if name != "stepper"])
+with_stepper = pytest.mark.parametrize("name", list(FIGURES))
 
 
-@names
+def shown_as(name: str) -> str:
+    """The HTML of a figure with its own data; the stepper, which has none, gets three frames."""
+    if name != "stepper":
+        return sl.viz.explorable(name).html
+    figures = [plt.figure(figsize=(3, 2)) for _ in range(3)]
+    for i, figure in enumerate(figures):
+        figure.add_subplot().plot([0, i])
+    return sl.viz.stepper(figures, [f"A line up to {i}, drawn by hand." for i in range(3)], "Stage").html
+
+
+@with_stepper
 def test_opens_from_disk_on_every_screen_without_a_message(shown, name):
-    html = sl.viz.explorable(name).html
+    html = shown_as(name)
     for theme, width in (("light", 390), ("dark", 390), ("light", 1400), (None, 1400)):
         shown.open(html, theme, width)
         assert shown.messages() == []
@@ -37,10 +49,10 @@ def axe() -> str:
     return file.read_text(encoding="utf-8")
 
 
-@names
+@with_stepper
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_has_no_violation_that_axe_knows(shown, axe, name, theme):
-    shown.open(f"<h1>Figures</h1>{sl.viz.explorable(name).html}", theme, 390)
+    shown.open(f"<h1>Figures</h1>{shown_as(name)}", theme, 390)
     shown.run(axe)
     found = shown.browser.execute_async_script(
         "const done = arguments[0]; axe.run(document.querySelector('.samil-explorable')).then(r => done("
@@ -51,9 +63,9 @@ def test_has_no_violation_that_axe_knows(shown, axe, name, theme):
     assert shown.run(seen) > 5  # axe was not looking at an empty box
 
 
-@names
+@with_stepper
 def test_fingers_hit_what_they_aim_at(shown, name):
-    shown.open(sl.viz.explorable(name).html, width=390)
+    shown.open(shown_as(name), width=390)
     small = shown.run(
         "const aims = 'button, select, label.slider input, label.check, .ring, [tabindex=\"0\"]:not(g)';"
         "return [...root.querySelectorAll(aims)].filter(x => x.offsetParent !== null || x.ownerSVGElement)"
@@ -63,9 +75,9 @@ def test_fingers_hit_what_they_aim_at(shown, name):
     assert not small
 
 
-@names
+@with_stepper
 def test_two_of_a_kind_share_a_page(shown, name):
-    html = sl.viz.explorable(name).html
+    html = shown_as(name)
     shown.open(html + html)
     assert shown.messages() == []
     alive = (
@@ -75,9 +87,9 @@ def test_two_of_a_kind_share_a_page(shown, name):
     assert shown.run("return document.querySelectorAll('[id]').length + root.querySelectorAll('[id]').length") == 0
 
 
-@names
+@with_stepper
 def test_follows_a_change_of_theme(shown, name):
-    shown.open(sl.viz.explorable(name).html, "light")
+    shown.open(shown_as(name), "light")
     ground = "return getComputedStyle(root.querySelector('.figure')).backgroundColor"
     light = shown.run(ground)
     shown.run("document.documentElement.dataset.theme = 'dark'")

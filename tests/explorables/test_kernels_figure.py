@@ -92,6 +92,16 @@ def test_kernels_in_node():
             np.testing.assert_allclose(row, expected[name], atol=1e-6)
 
 
+@pytest.mark.parametrize("alpha", [1e-2, 1.0, 20.0])
+def test_the_module_kernel_far_out_in_node(alpha):
+    """A large α and a large scale: scores of thirty digits, of which the softmax sees the differences only."""
+    x = 10 * torch.randn(9, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    row = node("return samilLite.figures.kernels.row('module', value.x, 4, value.alpha, false)", "kernels",
+        value={"x": x.tolist(), "alpha": alpha})  # fmt: skip
+    np.testing.assert_allclose(row, rows_of_beta(x.tolist(), 4, alpha, False)["module"], atol=1e-6)
+    assert np.isclose(sum(row), 1)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
