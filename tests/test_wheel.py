@@ -116,7 +116,7 @@ def test_metadata(wheel):
     assert len([name for name in names if "/licenses/" in name]) == 5
     assert metadata["Author"]
     pythons = {c.rpartition(" ")[2] for c in metadata.get_all("Classifier") if "Python :: 3." in c}
-    assert pythons == {"3.11", "3.12", "3.13"}
+    assert pythons == {"3.11", "3.12", "3.13", "3.14"}
     pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", metadata.get_payload())
     assert pictures
     assert all(picture.startswith("https://") for picture in pictures)  # an index shows no others

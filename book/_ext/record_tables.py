@@ -16,6 +16,7 @@ from docutils.parsers.rst import Directive, directives
 from docutils.statemachine import StringList
 from gpu_records import card_lines, gpu_records
 
+import samil_lite
 from samil_lite import figures, viz
 from samil_lite.data import KEY_DIGITS
 from samil_lite.experiments import RESULTS, image_ledger, ledger, load_table, mnist, scores, tabular
@@ -528,7 +529,7 @@ def outdated_pages(app, env, added, changed, removed):
 
     Sphinx looks at the pages alone; to read these in every build would take most of its time.
     """
-    code = [Path(__file__), *Path(load_table.__code__.co_filename).parents[1].rglob("*.py")]
+    code = [Path(__file__), *Path(samil_lite.__file__).parent.rglob("*.py")]
     state = sorted((str(path), path.stat().st_mtime_ns) for path in [*code, *RESULTS.rglob("*.json")])
     before, env.samil_records = getattr(env, "samil_records", None), state
     if state == before:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -73,7 +74,7 @@ def test_no_extra_replaces_a_package_of_colab(text):
 
 
 def test_one_range_of_pythons():
-    versions = ["3.11", "3.12", "3.13"]
+    versions = ["3.11", "3.12", "3.13", "3.14"]
     assert PROJECT["requires-python"] == f">={versions[0]},<3.{int(versions[-1][2:]) + 1}"
     assert [c.rpartition(" ")[2] for c in PROJECT["classifiers"] if "Python :: 3." in c] == versions
     for name in ("README.md", "Makefile", "book/contents.md"):
@@ -196,3 +197,23 @@ def test_every_public_name_exists():
     assert all(hasattr(sl, name) for name in sl.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = sl.nothing
+
+
+def test_tables_are_read_again_only_when_records_or_the_package_changed(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "book" / "_ext")
+    import record_tables
+
+    records = tmp_path / "results" / "mnist"
+    records.mkdir(parents=True)
+    (records / "a.json").write_text("{}")
+    monkeypatch.setattr(record_tables, "RESULTS", records.parent)
+    page = ROOT / "book" / "results.md"
+    env = SimpleNamespace(found_docs={"book/results"}, doc2path=lambda name: page)
+    again = [record_tables.outdated_pages(None, env, set(), set(), set()) for _ in range(2)]
+    (records / "b.json").write_text("{}")
+    again.append(record_tables.outdated_pages(None, env, set(), set(), set()))
+    assert again == [["book/results"], [], ["book/results"]]
+    watched = {
+        Path(path).relative_to(ROOT).parts[0] for path, _ in env.samil_records if not path.startswith(str(tmp_path))
+    }
+    assert watched == {"samil_lite", "book"}  # not the environment's packages, nor the tests
