@@ -402,7 +402,7 @@ def test_second_derivatives_however_they_are_asked_for(kernel):
     right = by_func(function("blockwise"))
     for way in (by_backward, by_grad, by_hessian):
         torch.testing.assert_close(way(function("blockwise")), right)
-    if sl.kernels.as_kernel(kernel).statistic == "l1_distance":
+    if sl.kernels.as_kernel(kernel).statistic == "l1_distance" and torch.__version__ < (2, 15):
         with pytest.raises(RuntimeError, match=r"derivative for .*cdist_backward.* is not implemented"):
             by_grad(function("dense"))
     else:
