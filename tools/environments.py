@@ -200,7 +200,8 @@ def sphinx(source: Path, python: str) -> dict[str, Any]:
     subprocess.run([Path(sys.executable).parent / "jupyter-book", "config", "sphinx", source], check=True)
     html = source / "_build" / "html"
     build: list[str | Path] = [there, "-m", "sphinx", "-n", "-W", "--keep-going", "-q", "-b", "html", source, html]
-    variables = {**os.environ, "PYTHONPATH": str(source)}
+    paths = [source, source / "book" / "_ext"]  # where the package and the book's own extensions are
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
     said = subprocess.run(build, cwd=source, stderr=subprocess.PIPE, text=True, check=False, env=variables)
     warnings = [line for line in said.stderr.splitlines() if re.search("WARNING|ERROR|rror:", line)]
     print(said.stderr)
