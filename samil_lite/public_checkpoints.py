@@ -71,6 +71,9 @@ def load_public(
         what = "has no self-attention" if kernel else 'has self-attention; say its kernel, such as kernel="rbf"'
         raise ValueError(f"kernel: this state {what}")
     renamed = _renamed(state, model)
+    branches = len(renamed.get("pool.w.weight", [0]))
+    if branches > 1:
+        raise ValueError(f"source: this state has {branches} attention branches (K = {branches}); models here have one")
     expected = {name: tuple(x.shape) for name, x in model.state_dict().items()}
     if expected != {name: tuple(x.shape) for name, x in renamed.items()}:
         odd = sorted(n for n in expected | renamed if expected.get(n) != tuple(renamed.get(n, torch.empty(0)).shape))

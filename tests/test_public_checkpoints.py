@@ -62,6 +62,11 @@ def test_what_is_no_public_checkpoint(tmp_path):
         sl.load_public(mb)
     with pytest.raises(ValueError, match="does not fit a known model: extra"):
         sl.load_public({**state_of(cnn), "extra": torch.zeros(2)})
+    two = state_of(cnn)
+    for name in ("attention.2.weight", "classifier.0.weight"):
+        two[name] = torch.cat([two[name]] * 2, 0 if name.startswith("attention") else 1)
+    with pytest.raises(ValueError, match=r"this state has 2 attention branches \(K = 2\); models here have one"):
+        sl.load_public(two)
     with pytest.raises(ValueError, match=r"expected attention.0.weight"):
         sl.load_public({"x": torch.zeros(2)})
     (tmp_path / "x.pt").write_bytes(b"nothing")
