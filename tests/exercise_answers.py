@@ -564,6 +564,40 @@ ANSWERS = {
             ("(d - delta**2)", "(right_a.double().var() + right_b.double().var())"),
         ],
     ),
+    ("17_auditing", "largest_fall"): (
+        "def largest_fall(f, x, extra):\n    low = min(float(f(torch.cat([x, extra[i : i + 1]]))) for i in range(len(extra)))\n    return max(0.0, float(f(x)) - low)",
+        [
+            ("max(0.0, max(", "min(0.0, max("),
+            ("f(x) - f(torch.cat", "f(torch.cat"),
+            ("torch.cat([x, row[None]])", "torch.cat([row[None], x])"),
+            ("for row in extra", "for row in extra[:1]"),
+            ("max(float(fall) for fall in falls)", "sum(float(fall) for fall in falls)"),
+            ("max(0.0, max(float(fall) for fall in falls))", "max(float(fall) for fall in falls)"),
+            ("torch.cat([x, row[None]])", "row[None]"),
+        ],
+    ),
+    ("17_auditing", "calibration"): (
+        "def calibration(p, y, n_bins=10):\n    member = (torch.arange(n_bins)[:, None] == (p * n_bins).floor().clamp(max=n_bins - 1)).to(p.dtype)\n    return (member @ (y - p)).abs().sum() / len(p)",
+        [
+            ("apart.abs().sum()", "apart.sum().abs()"),
+            ("/ len(p)", "/ n_bins"),
+            ("y.to(p.dtype) - p", "p"),
+            ("n_bins=10", "n_bins=5"),
+            ("apart.abs()", "apart.square()"),
+            ("(p * n_bins).long()", "(p * n_bins).round().long()"),
+        ],
+    ),
+    ("17_auditing", "deletion_area"): (
+        "def deletion_area(f, x, scores):\n    order = scores.sort(descending=True).indices\n    return sum(f(x[order[i:]]) for i in range(len(order))) / len(order)",
+        [
+            ("scores.argsort()", "scores.argsort(descending=True)"),
+            (".mean()", ".sum()"),
+            ("range(len(x))", "range(1, len(x))"),
+            ("x[scores.argsort()]", "x"),
+            ("len(x) - i", "len(x)"),
+            (".mean()", ".max()"),
+        ],
+    ),
     ("18_your_own_bags", "majority_accuracy"): (
         "def majority_accuracy(train_labels, test_labels):\n    counts = {c: (train_labels == c).sum().item() for c in set(train_labels.tolist())}\n    best = max(counts, key=counts.get)\n    return sum(y == best for y in test_labels.tolist()) / len(test_labels)",
         [

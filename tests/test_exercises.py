@@ -123,6 +123,7 @@ NOT_WRONG = {
     ("06_sa_abmilp", "one_kind_only"): {"the first value for ever"},  # it has no arguments
     ("13_breast", "from_siblings"): {"NumPy", "single"},  # a row of numbers of any kind is asked for
     ("14_colon", "by_distance"): {"NumPy", "detached"},
+    ("17_auditing", "deletion_area"): {"single"},  # one number, of either precision
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from samil_lite.data.idrid import LESIONS, SMALL, idrid_bags, idrid_table, lesion_areas
+from samil_lite.data.idrid import LESIONS, SMALL, idrid_bags, idrid_table, lesion_areas, small_features
 
 KINDS = {"MA": "1. Microaneurysms", "HE": "2. Haemorrhages", "OD": "5. Optic Disc"}
 
@@ -205,3 +205,13 @@ def test_lesion_areas_are_shares_of_patches(official):
     assert areas[known].sum() * 16**2 == 2 * 2 * 2  # two photographs, two kinds, two pixels each
     with pytest.raises(ValueError, match=f"expected the {len(bags)} photographs"):
         lesion_areas(bags[:2], 16, official)
+
+
+def test_stored_features_are_of_the_small_set():
+    bags = small_features()
+    assert len(bags) == 40
+    assert bags.instances.shape == (bags.n_instances, 64)
+    assert bags.instances.isfinite().all()
+    deviations = bags.instances.std(0)
+    assert (deviations[:-1] >= deviations[1:] - 1e-2).all()  # principal components, the largest first
+    assert int((bags.instance_labels > 0).sum()) > 300

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from samil_lite import Bags
+from samil_lite.data.idrid import LESIONS
 from samil_lite.experiments import photographs
 from samil_lite.experiments.settings import changed
 
@@ -79,6 +80,10 @@ def test_principal_components_keep_what_varies_most():
     z = photographs.principal_components(x, 2)
     assert z.shape == (300, 2)
     torch.testing.assert_close(z.std(0), x[:, [0, 2]].std(0), rtol=0.02, atol=0)
+
+
+def test_kinds_of_lesions_are_those_of_the_loader():
+    assert tuple(LESIONS) == photographs.KINDS
 
 
 def test_settings_that_do_not_exist_are_named():

@@ -19,7 +19,17 @@ from gpu_records import card_lines, gpu_records
 import samil_lite
 from samil_lite import figures, viz
 from samil_lite.data import KEY_DIGITS
-from samil_lite.experiments import RESULTS, image_ledger, ledger, load_table, mnist, scores, tabular
+from samil_lite.experiments import (
+    RESULTS,
+    image_ledger,
+    ledger,
+    load_table,
+    mnist,
+    photographs,
+    scores,
+    tabular,
+    unit_tests,
+)
 from samil_lite.kernels import KERNELS
 from samil_lite.metrics import mean_interval
 from samil_lite.models import KERNEL_OF, MODELS
@@ -383,6 +393,52 @@ class ImageLedger(Table):
         return rows
 
 
+class UnitTests(Table):
+    """Every model against every algorithmic unit test, in the forms that have records."""
+
+    def rows(self):
+        rows = [table_head("Test", "Form", "Model", "Seeds", "Train AUC", "Test AUC (95 % interval)", "Verdict")]
+        found = unit_tests.summary(records("audit")).set_index("model").loc[list(unit_tests.TESTED)].reset_index()
+        for row in found.sort_values(["test", "committed"], kind="stable").itertuples():
+            form = "committed" if row.committed else "intended"
+            many = row.runs > 1
+            test = f"{row.test_auc:.3f}" + (
+                f" ({max(row.low, 0):.3f}\u00a0to\u00a0{min(row.high, 1):.3f})" if many else ""
+            )
+            verdict = row.verdict if many else "one seed"
+            rows.append(
+                table_row(row.test, form, name_of(row.model), str(row.runs), f"{row.train_auc:.3f}", test, verdict)
+            )
+        return "\n".join(rows).splitlines()
+
+
+class Photographs(Table):
+    """Scores of all models on one set of photographs; of retinas also how attributions find lesions."""
+
+    required_arguments = 1  # "idrid" or "defungi"
+
+    def rows(self):
+        data = self.arguments[0]
+        folds = photographs.by_fold(records("photographs").query("data == @data"))
+        rows = [table_head("Split", "Model", "Repeats", "Accuracy", "Mean over classes", "AUC", "AUC minus AbMILP")]
+        lesions = [table_head("Model", "Any", *photographs.KINDS, "Small", "Large", "Precision", "Gradient", "One out")]
+        columns = ["any", *photographs.KINDS, "small", "large"]
+        columns = [f"lesion_auc_{c}" for c in columns] + ["lesion_precision_at_k"]
+        columns += ["lesion_auc_gradient", "lesion_auc_leave-one-out"]
+        for (split, model), runs in sorted(folds.groupby(["split", "model"]), key=lambda x: MODELS.index(x[0][1])):
+            of_split = folds[folds["split"] == split]
+            d = None
+            if model != "abmilp":
+                d = scores.fold_difference(of_split, {"model": model}, {"model": "abmilp"}, "auc")
+            means = [f"{runs[name].mean():.3f}" for name in ("accuracy", "balanced_accuracy", "auc")]
+            effect = signed(*d[1:]) if d else "—"
+            rows.append(table_row(split, name_of(model), str(runs["repeat"].nunique()), *means, effect))
+            if data == "idrid" and split == "grouped":
+                numbers = runs[columns].mean()
+                lesions.append(table_row(name_of(model), *("—" if isnan(x) else f"{x:.2f}" for x in numbers)))
+        return "\n".join([*rows, "", *lesions] if data == "idrid" else rows).splitlines()
+
+
 class BenchmarkGoals(Table):
     """What the benchmarks measured, beside the goals that were set before."""
 
@@ -529,6 +585,8 @@ DIRECTIVES = {
     "cross-validation": CrossValidation,
     "image-ledger": ImageLedger,
     "trials": Trials,
+    "unit-tests": UnitTests,
+    "photographs": Photographs,
     "benchmark-goals": BenchmarkGoals,
     "cards": Cards,
     "claims": Claims,

@@ -118,6 +118,22 @@ def idrid_table(folder: str | Path | None = None) -> pd.DataFrame:
     return table[["name", "split", "grade", "edema", "label", "group", "path", "masks"]]
 
 
+def small_features() -> Bags:
+    """Frozen features of the 40 photographs in `SMALL`, so that no backbone has to be there.
+
+    EfficientNet-Lite0 on the patches of `idrid_bags(SMALL, size=64, height=512)`, and of its 1,280 numbers the first 64
+    principal components over these patches.
+
+    Returns:
+        The bags of that call with instances (N, 64), float32, in place of pixels.
+    """
+    bags = idrid_bags(SMALL, size=64, height=512, progress=False)
+    with np.load(SMALL / "features.npz") as stored:
+        if not np.array_equal(stored["offsets"], bags.offsets.numpy()):
+            raise ValueError(f"{SMALL / 'features.npz'}: it is not of the photographs in this folder")
+        return replace(bags, instances=torch.from_numpy(stored["features"].astype(np.float32)))
+
+
 def lesion_areas(bags: Bags, size: int, folder: str | Path | None = None, *, height: int | None = None) -> torch.Tensor:
     """How much of each patch each kind of lesion covers.
 

@@ -34,6 +34,7 @@ SETTINGS: dict[str, Any] = {
     "backbone": "efficientnet-lite0", "split": "grouped", "size": 64, "height": 512, "components": 128,
     "n_folds": 5, "n_validation": 1, "width": 64,
 }  # fmt: skip
+KINDS = ("MA", "HE", "EX", "SE")  # of lesions, in the order of `idrid.LESIONS`
 SMALL = 0.01  # lesions that cover a smaller share of their patch count as small
 
 
@@ -142,15 +143,13 @@ def lesion_scores(model: MILClassifier, bags: Bags, areas: Tensor) -> list[dict[
         (attention), `auc_MA`, …, `auc_small`, `auc_large`, `auc_gradient`, `auc_leave-one-out`, and attention's
         `precision_at_k`; None where it is not defined.
     """
-    from samil_lite.data.idrid import LESIONS
-
     rows = []
     for number in torch.unique(bags.bag_index[~areas.isnan().any(1)]).tolist():
         bag, own = bags[number], areas[bags.bag_index == number]  # (1 bag), (n, 4)
         largest = own.amax(1)  # (n,)
         key, none = largest > 0, largest == 0
         row: dict[str, Any] = {"bag": number, "share": _rounded(key.float().mean())}
-        kinds = {"any": key} | {kind: own[:, i] > 0 for i, kind in enumerate(LESIONS)}
+        kinds = {"any": key} | {kind: own[:, i] > 0 for i, kind in enumerate(KINDS)}
         kinds |= {"small": key & (largest < SMALL), "large": largest >= SMALL}
         attention = model(bag).attention
         attention = None if attention is None else attention.detach().cpu()
