@@ -5,6 +5,7 @@ accelerator, called "pretend". It finds places where a model on a card meets dat
 it cannot show.
 """
 
+import contextlib
 import ctypes
 import os
 import subprocess
@@ -50,6 +51,7 @@ def device_module(compiled: ctypes.CDLL) -> types.ModuleType:
         is_initialized=lambda: True,
         device_count=lambda: 1,
         current_device=lambda: 0,
+        device=lambda index: contextlib.nullcontext(),  # what torch.load enters
         synchronize=lambda device=None: None,
         get_amp_supported_dtype=lambda: [torch.float16, torch.bfloat16],
         _is_in_bad_fork=lambda: False,
