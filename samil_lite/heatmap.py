@@ -50,7 +50,8 @@ def heatmap(
         label: beside the colours; what `scale` says if None.
 
     Returns:
-        The figure; show it by `samil_lite.viz.show(figure, describe_heatmap(bag, values))`.
+        The figure, with the slide's name above if it has one; show it by
+        `samil_lite.viz.show(figure, describe_heatmap(bag, values))`.
 
     Raises:
         ValueError: if the bag is not one slide with coordinates, or numbers do not fit it.
@@ -91,6 +92,8 @@ def heatmap(
         axis.set(xlabel=f"x in {name}", title=title if len(maps) > 1 else "", aspect="equal")
         axis.locator_params(nbins=5)
     axes[0, 0].set_ylabel(f"y in {name}")
+    if (names := getattr(bag, "names", None)) is not None:
+        figure.suptitle(names[0], fontsize="medium")
     figure.colorbar(image, ax=axes[0].tolist(), label=label or LABELS[scale], shrink=0.8)
     return figure
 

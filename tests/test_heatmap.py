@@ -137,3 +137,10 @@ def test_the_size_of_a_patch_is_that_of_the_file(tmp_path):
         one = slides.subset(b)
         found, (x0, x1, _, _) = cells(heatmap(one, torch.ones(one.n_instances)))
         assert np.isfinite(found).sum() * ((x1 - x0) / found.shape[1]) ** 2 == pytest.approx(one.n_instances * side**2)
+
+
+def test_the_name_of_the_slide_stands_above_its_map():
+    for names in (["slide_7"], None):
+        bag = sl.Bags.from_list([torch.zeros(12, 2)], coordinates=[GRID], names=names)
+        figure = heatmap(bag, torch.arange(12.0), patch_size=256)
+        assert figure.get_suptitle() == ("slide_7" if names else "")
