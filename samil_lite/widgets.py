@@ -109,7 +109,7 @@ def browse(bags: BagSource, model: MILClassifier) -> Browser:
     """
     if not len(bags):
         raise ValueError("bags: expected at least one, got none")
-    names = [str(name) for name in getattr(bags, "names", [])] or [f"bag {i}" for i in range(len(bags))]
+    names = [str(name) for name in getattr(bags, "names", None) or []] or [f"bag {i}" for i in range(len(bags))]
     return Browser(bags, model, names)
 
 
