@@ -215,7 +215,7 @@ def png(figure: Figure, ground: str, cut: bool = True) -> str:
     for axis, color in ground_of_panels:
         axis.set_facecolor(color)
     image = Image.open(buffer).convert("RGBA" if ground == "none" else "RGB")
-    if image.getcolors(1 << 14) is not None:
+    if image.getcolors(1 << 15) is not None:
         image = image.quantize(128, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     image.save(small, "png", optimize=True)
     return base64.b64encode(min(buffer.getvalue(), small.getvalue(), key=len)).decode()

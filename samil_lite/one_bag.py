@@ -171,7 +171,8 @@ def _compare(content: bytes, model: MILClassifier, shape: tuple[int, ...], onnx_
         session = ReferenceEvaluator(onnx_package.load_model_from_string(content))
     for n in SIZES:
         x = torch.rand(n, *shape, dtype=model.classifier.weight.dtype)  # (n, …)
-        expected = model(Bags.from_list([x.to(model.classifier.weight.device)]))
+        x_there = x.to(model.classifier.weight.device)
+        expected = model(Bags(x_there, torch.tensor([0, n], device=x_there.device)))
         wanted = [expected.logits.squeeze(0), *([] if expected.attention is None else [expected.attention])]
         outputs = session.run(None, {"instances": x.numpy()})
         for name, ours, theirs in zip(("logits", "attention"), outputs, wanted, strict=False):

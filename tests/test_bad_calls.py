@@ -112,6 +112,7 @@ def own(w: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "bags": colours, "backbone": nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), "progress": False},
         "experiments.mnist.cells": {"assumptions": ["standard"], "models": ["abmilp"], "n_bags": [8], "seeds": [0]},
         "experiments.crossval.cells": {"data": ["colon"], "models": ["abmilp"], "repeats": [0], "folds": [0]},
+        "experiments.photographs.cells": {"data": ["idrid"], "models": ["abmilp"], "repeats": [0]},
         "experiments.tabular.cells": data,
         "experiments.unit_tests.cells": {"tests": ["bag size"], "models": ["abmilp"], "seeds": [0]},
         "experiments.records.load_table": {"folder": sl.experiments.RESULTS / "tables_settings"},
