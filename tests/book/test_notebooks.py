@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from tools.repository import slug
-from tools.student_copies import student_copy
+from tools.student_copies import COPIES, EMPTY, errors, student_copy
 
 ROOT = Path(__file__).parents[2]
 COLAB = "https://colab.research.google.com"
@@ -171,3 +171,10 @@ def test_setup_and_plots_are_folded(path):
         imports = len(re.findall(r"^(?:import|from) ", cell.source, re.MULTILINE))
         if imports > max(5, lines / 2) or "plt.subplots" in cell.source:
             assert has_tag(cell, "hide-input"), f"{cell.id}: tag it hide-input"
+
+
+def test_a_copy_for_students_runs_to_the_end():
+    """One of them in a kernel; python -m tools.student_copies runs them all."""
+    found = errors(COPIES / "11_choosing_a_kernel.ipynb")
+    assert found
+    assert set(found) <= EMPTY
