@@ -159,6 +159,17 @@ def test_page_is_accessible_in_both_themes(browser, address, page):
         assert not found, theme
 
 
+def test_dark_pictures_lie_on_the_dark_page(browser, address):
+    """Their letters are pale: the theme's pale plate under pictures of cells would make them unreadable."""
+    open_page(browser, f"{address}/notebooks/03_attention_pooling.html")
+    browser.execute_script("document.documentElement.dataset.theme = 'dark'")
+    grounds = browser.execute_script(
+        "return [...document.querySelectorAll('img.figure.only-dark')].map(i => getComputedStyle(i).backgroundColor)"
+    )
+    assert len(grounds) > 5
+    assert set(grounds) == {"rgba(0, 0, 0, 0)"}
+
+
 SEARCHES = {
     "heat map": ["notebooks/18_your_own_bags.html", "notebooks/14_colon.html", "notebooks/16_retina.html"],
     "self-attention": ["notebooks/05_self_attention.html"],
