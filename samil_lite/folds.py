@@ -47,8 +47,6 @@ def make_folds(labels: Tensor, n_folds: int, seed: int, groups: Sequence[Any] | 
     """
     from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
-    if isinstance(n_folds, bool) or n_folds < 2:
-        raise ValueError(f"folds: expected at least 2, got {n_folds}")
     unit = np.arange(len(labels)) if groups is None else np.unique(np.asarray(groups), return_inverse=True)[1]  # (B,)
     y = labels.cpu().numpy()
     is_class = y.ndim == 1 and y.dtype.kind in "iub"
