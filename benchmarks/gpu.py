@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,9 @@ def slide_features(folder: Path | None) -> list[Tensor]:
 
 def native_tests(seconds: float) -> Row:
     """How many tests of the programs passed on the card itself, and the end of what pytest said if some did not."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_triton.py"]
+    side_by_side = ["-n", "8"] if find_spec("xdist") else []  # compiling takes most of the time
+    # The plugin for benchmarks, where it is there, warns when tests run side by side, and warnings are errors here.
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark", *side_by_side, "tests/test_triton.py"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
         text, ended = done.stdout, True
@@ -169,15 +172,19 @@ def native_tests(seconds: float) -> Row:
 
 
 def chapter_seconds(paths: list[Path], seconds: float) -> Iterator[tuple[str, float | None]]:
-    """Name of each chapter and the seconds that it ran, None if it stopped with an error, as long as there is time."""
+    """Name of each chapter and the seconds that it ran, None if it stopped with an error, as long as there is time.
+
+    Why it stopped is printed.
+    """
     end = time.perf_counter() + seconds
     for path in paths:
         command = [sys.executable, "-c", "from nbclient.cli import main; main()", str(path)]
         begin = time.perf_counter()
         try:
-            done = subprocess.run(command, capture_output=True, timeout=end - begin, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=end - begin, check=False)
         except subprocess.TimeoutExpired:
             return
+        print(done.stderr[-2000:] if done.returncode else "", end="", flush=True)
         yield path.stem, time.perf_counter() - begin if done.returncode == 0 else None
 
 
