@@ -90,7 +90,7 @@ def _add_options(options: argparse.ArgumentParser, experiment: str) -> None:
         options.add_argument("--repeats", type=_count, default=1, help="how many: 0, 1, …")
         if experiment == "images":
             options.add_argument("--folds", nargs="+", type=int, help="tested folds: 0, 1, …; all if not given")
-    models = list(unit_tests.TESTED if experiment == "audit" else MODELS)
+    models = list(getattr(EXPERIMENTS[experiment][0], "TESTED", MODELS))
     options.add_argument("--models", nargs="+", choices=models, default=models)
     gammas = [1.0] if experiment in ("audit", "photographs") else [0.0, 1.0]
     options.add_argument("--gammas", nargs="+", type=float, default=gammas, help="starts of γ in self-attention")

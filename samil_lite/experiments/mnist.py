@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 
 from samil_lite import metrics
 from samil_lite.arguments import check_each, checked, columns, expected_of, one_of
@@ -17,7 +18,7 @@ from samil_lite.encoders import LeNet5
 from samil_lite.experiments.settings import changed, check_gammas, check_models, check_numbers, starts
 from samil_lite.kernels import KERNELS
 from samil_lite.metrics import Difference, attention_auc, bag_metrics, paired_interval, weakest_key
-from samil_lite.models import KERNEL_OF, MILClassifier, build
+from samil_lite.models import KERNEL_OF, MODELS, MILClassifier, build
 from samil_lite.training import fit, predict
 
 TRAINING: dict[str, Any] = {"epochs": 60, "patience": 15, "bags_per_step": 8, "lr": 5e-4, "weight_decay": 1e-4}
@@ -26,6 +27,8 @@ BAGS: dict[str, Any] = {"pool": "full", "mean_size": 10, "std_size": 2, "n_test"
 SELF_ATTENTION: dict[str, Any] = {"gamma_lr": None, "gamma_weight_decay": None, "log_scores": False}
 # The paper's learning rate and batch. How long it trained is not known: here patience decides.
 PAPER: dict[str, Any] = {"lr": 1e-5, "bags_per_step": 1, "epochs": 200, "patience": 25}
+LAYER = "abmilp + layer"  # the remedy of chapter 4: a hidden layer between what is pooled and the logit
+TESTED = (*MODELS, LAYER)
 
 DIFFERENCE = ("difference", "low", "high")  # columns of `summary`
 
@@ -44,13 +47,13 @@ def cells(
 
     Args:
         assumptions: "standard", "presence", "threshold".
-        models: names that `build` knows.
+        models: names that `build` knows, and `LAYER`.
         n_bags: numbers of training bags.
         seeds: of the bags and of the model's start.
         gammas: where γ starts, for the models with self-attention; other models have one cell.
         changes: replace entries of TRAINING, BAGS and SELF_ATTENTION.
     """
-    models, gammas = check_models(models), check_gammas(gammas)
+    models, gammas = check_models(models, TESTED), check_gammas(gammas)
     assumptions = check_each("assumptions", assumptions, expected_of(str, one_of(KEY_DIGITS)))
     n_bags, seeds = check_numbers("n_bags", n_bags, 4), check_numbers("seeds", seeds)  # one of four validates
     settings = changed({**TRAINING, **BAGS, **SELF_ATTENTION}, changes)
@@ -82,7 +85,9 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     start = {"gamma": config["gamma"]} if "gamma" in config else {}
     if config.get("log_scores"):
         start["kernel"] = KERNELS[KERNEL_OF[config["model"]]](log_scores=True)  # type: ignore[call-arg]
-    model = build(config["model"], LeNet5(config["width"]), **start)
+    model = build(config["model"].removesuffix(" + layer"), LeNet5(config["width"]), **start)
+    if config["model"] == LAYER:
+        model.classifier = nn.Sequential(nn.Linear(model.dim, 128), nn.Tanh(), nn.Linear(128, 1))  # type: ignore[assignment]
     history = fit(
         model, bags["train"], bags["validation"],
         gamma_lr=config.get("gamma_lr"), gamma_weight_decay=config.get("gamma_weight_decay"),
