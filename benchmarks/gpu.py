@@ -158,7 +158,7 @@ def slide_features(folder: Path | None) -> list[Tensor]:
 
 
 def native_tests(seconds: float) -> Row:
-    """How many tests of the programs passed on the card itself, and the end of what pytest said if some did not."""
+    """How many tests of the programs passed on the card itself, and which did not; why is printed."""
     side_by_side = ["-n", "8"] if find_spec("xdist") else []  # compiling takes most of the time
     # The plugin for benchmarks, where it is there, warns when tests run side by side, and warnings are errors here.
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark", *side_by_side, "tests/test_triton.py"]
@@ -168,7 +168,9 @@ def native_tests(seconds: float) -> Row:
     except subprocess.TimeoutExpired as error:
         text, ended = (error.stdout or b"").decode(errors="replace"), False
     counts = {what: int(n) for n, what in re.findall(r"(\d+) (passed|failed|skipped|error)", text)}
-    return {**counts, "ended": ended, "said": "" if ended and "failed" not in counts else text[-3000:]}
+    failed = re.findall(r"^(?:FAILED|ERROR) \S*::(\S+)", text, re.MULTILINE)
+    print(text[-20_000:] if failed or not ended else "", flush=True)
+    return {**counts, "ended": ended, "stopped": failed}
 
 
 def chapter_seconds(paths: list[Path], seconds: float) -> Iterator[tuple[str, float | None]]:

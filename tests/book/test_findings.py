@@ -1,5 +1,6 @@
 """The bold findings of the chapters against the records: a new record that changes one names the sentence here."""
 
+import json
 from functools import cache
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 import samil_lite as sl
 from samil_lite.experiments import mnist, photographs, scores, unit_tests
+from samil_lite.kernels import KERNELS
 
 CHAPTERS = Path(__file__).parents[2] / "notebooks"
 
@@ -524,6 +526,31 @@ def two_kernels_and_the_mean_gain_on_fungi():
 
 
 KERNELS = list(sl.models.KERNEL_OF)
+
+
+def fused_programs_on_a_card():
+    card = json.loads((sl.experiments.RESULTS / "benchmarks" / "gpu_nvidia_h100_80gb_hbm3.json").read_text())
+    seconds = {(r["values"], r["n"], r["way"], r["kernel"]): r["seconds"] for r in card["rows"] if "n" in r}
+
+    def to_flash(values, sizes, kernels):
+        flash = {n: seconds[values, n, "flash", "dot"] for n in sizes}
+        return [seconds[values, n, "auto", kernel] / flash[n] for n in sizes for kernel in kernels]
+
+    others = [kernel for kernel in KERNELS if kernel != "laplace"]
+    large, every = (65_536, 100_000), (4_096, 16_384, 65_536, 100_000)
+    single, half = to_flash("float32", large, others), to_flash("bfloat16", every, others)
+    laplace = to_flash("float32", large, ["laplace"]), to_flash("bfloat16", every, ["laplace"])
+    return all(
+        low - 0.5 * 10**-places <= min(found) and max(found) <= high + 0.5 * 10**-places
+        for found, low, high, places in (
+            (single, 0.8, 0.9, 1),
+            (half, 5, 12, 0),
+            (laplace[0], 2, 2, 0),
+            (laplace[1], 10, 23, 0),
+        )
+    )
+
+
 FINDINGS = [  # chapter, a part of its sentence, what must be true
     ("01", "Under the standard rule both models reach 0.97; under the other two", two_models_on_three_rules),
     (
@@ -637,6 +664,7 @@ FINDINGS = [  # chapter, a part of its sentence, what must be true
     ("13", "raises the validation loss, from 0.55 to 0.63 and 0.65", colours_told_something),
     ("13", "Claim 6 is not seen, in any line", claim_6_on_breast),
     ("14", "No model differs clearly from AbMILP, not even embedding-mean", no_model_differs_on_colon),
+    ("12", "0.8 to 0.9 of the time of PyTorch's attention from 65,536 instances on", fused_programs_on_a_card),
     ("14", "AbMILP puts 99.4 % of its attention on one nucleus, an epithelial one", abmilp_looks_at_one_nucleus),
     ("14", "LSA's folds run from 0.06 to 0.96", laplace_turned_round),
     ("14", "gives other epithelial nuclei 4.4 times the even weight and the rest 0.2", query_looks_at_its_kind),
