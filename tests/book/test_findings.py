@@ -10,7 +10,6 @@ import pytest
 
 import samil_lite as sl
 from samil_lite.experiments import mnist, photographs, scores, unit_tests
-from samil_lite.kernels import KERNELS
 
 CHAPTERS = Path(__file__).parents[2] / "notebooks"
 
@@ -536,7 +535,7 @@ def fused_programs_on_a_card():
         flash = {n: seconds[values, n, "flash", "dot"] for n in sizes}
         return [seconds[values, n, "auto", kernel] / flash[n] for n in sizes for kernel in kernels]
 
-    others = [kernel for kernel in KERNELS if kernel != "laplace"]
+    others = [kernel for kernel in sl.kernels.KERNELS if kernel != "laplace"]
     large, every = (65_536, 100_000), (4_096, 16_384, 65_536, 100_000)
     single, half = to_flash("float32", large, others), to_flash("bfloat16", every, others)
     laplace = to_flash("float32", large, ["laplace"]), to_flash("bfloat16", every, ["laplace"])
