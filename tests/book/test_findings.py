@@ -321,10 +321,12 @@ def the_paper_moves_gamma_by_little():
 
 
 def poolings_at_other_sizes():
-    pairs = [(m, p, n) for m in ("gsa-abmilp", "iqsa-abmilp") for p in POOLINGS[1:3] for n in (50, 100, 150)]
+    bounded = ("gsa-abmilp", "iqsa-abmilp")
+    pairs = [(m, p, n) for m in bounded for p in POOLINGS[1:3] for n in (100, 150)]
     few = {against(m, p, "threshold", 1, n).verdict for m, p, n in pairs}
+    fewest = {p: {against(m, p, "threshold", 1, 50).verdict for m in bounded} for p in POOLINGS[1:3]}
     many = {against("lsa-abmilp", p, "presence", 1, n).verdict for p in POOLINGS[1:3] for n in (300, 400, 500)}
-    return few == many == {ABOVE}
+    return few == many == {ABOVE} and fewest == {"embedding-max": {ABOVE}, "embedding-mean": {NONE}}
 
 
 def advice():
@@ -341,12 +343,12 @@ def advice():
     few = [against(m, p, "threshold", 1, n).effect for m in bounded for p in POOLINGS[1:3] for n in (50, 100, 150)]
     return (
         near([against("embedding-mean", "abmilp", "standard").effect], [-0.07])
-        and between(bounded, "embedding-mean", "presence", (50,), 0.01, 0.01)
+        and between(bounded, "embedding-mean", "presence", (50,), 0.03, 0.03)
         and between(bounded, "embedding-max", "presence", (50,), 0.05, 0.05)
         and equal(bounded, "embedding-max", "presence", (100, 150, 200))
         and between(("lsa-abmilp",), "abmilp", "presence", (300, 400, 500), 0.17, 0.19)
-        and between(("lsa-abmilp",), "embedding-max", "presence", (300, 400, 500), 0.03, 0.055)
-        and near([min(few), max(few)], [0.03, 0.09])
+        and between(("lsa-abmilp",), "embedding-max", "presence", (300, 400, 500), 0.03, 0.05)
+        and near([min(few), max(few)], [0.03, 0.08])
         and equal(("iqsa-abmilp",), "embedding-mean", "threshold", (200, 300, 400, 500))
     )
 
@@ -635,7 +637,7 @@ FINDINGS = [  # chapter, a part of its sentence, what must be true
     ("11", "From 0 no kernel gains at 50 or 200 bags", from_0_nothing_is_gained_early),
     (
         "11",
-        "With fewer, 50 to 150, RBF and inverse quadratic are ahead of both under threshold",
+        "With 100 and 150, RBF and inverse quadratic are ahead of both under threshold, with 50 clearly of embedding-max",
         poolings_at_other_sizes,
     ),
     ("11", "the only kernel whose mean is above 1", weakest_key_of_the_dot_product_alone),
@@ -649,7 +651,7 @@ FINDINGS = [  # chapter, a part of its sentence, what must be true
     ("11", "not seen in any line from 0, reproduced in ten of twelve from 1", claim_3_stands_with_the_start),
     ("11", "at 50 bags the dot product is not seen ahead of either rival", the_other_verdicts),
     ("11", "With the paper's learning rate $\\gamma$ moves by less than 0.02", the_paper_moves_gamma_by_little),
-    ("11", "| several kinds together | 50 | RBF or inverse quadratic | +0.01 over embedding-mean", advice),
+    ("11", "| several kinds together | 50 | RBF or inverse quadratic | +0.03 over embedding-mean", advice),
     (
         "13",
         "about two images of three are right, half of the malignant ones are found, and the AUC is 0.74 to 0.89",
