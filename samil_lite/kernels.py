@@ -231,10 +231,15 @@ KERNELS: dict[str, type[Kernel]] = {
 FORMS: dict[str, Kernel] = {repr(k): k for k in (c(**form) for c in KERNELS.values() for form in c.forms)}
 
 
-def is_ours(kernel: Kernel) -> bool:
-    """Whether a kernel is one of this package as it stands: not of a subclass, which may compute something else."""
-    name = repr(kernel)
-    return name in FORMS and type(kernel) is type(FORMS[name])
+def form_of(kernel: Kernel) -> str | None:
+    """The name in `FORMS` of a kernel of this package as it stands; None for another, which may compute something else.
+
+    Not by repr(kernel), which the compiler of PyTorch 2.11 cannot follow.
+    """
+    for name, form in FORMS.items():
+        if type(kernel) is type(form) and all(getattr(kernel, x) == getattr(form, x) for x in form.forms[-1]):
+            return name
+    return None
 
 
 def as_kernel(kernel: str | Kernel) -> Kernel:

@@ -11,7 +11,7 @@ from samil_lite.kernel_attention.autograd import Engine, attention
 from samil_lite.kernel_attention.blockwise import BLOCKWISE, COMPILED
 from samil_lite.kernel_attention.dense import dense_attention
 from samil_lite.kernel_attention.fused import FUSED, can_take
-from samil_lite.kernels import Kernel, is_ours
+from samil_lite.kernels import Kernel, form_of
 
 BACKENDS = ("auto", "dense", "blockwise", "compiled", "triton")
 LONG = 512  # instances from which a bag is computed alone, in blocks
@@ -99,7 +99,7 @@ def _fused(q: Tensor, v: Tensor, kernel: Kernel, backend: str) -> Engine | None:
 
 def _check_parameters(kernel: Kernel, k: Tensor, alpha: Tensor) -> None:
     """Raises ValueError if a kernel has parameters besides α: an engine would not find their gradients."""
-    if is_ours(kernel) or not torch.is_grad_enabled():
+    if form_of(kernel) or not torch.is_grad_enabled():
         return
     alpha, k = alpha.detach(), k.detach()[:1]
     made = kernel.phi(alpha, alpha), kernel.key_term(k, alpha)

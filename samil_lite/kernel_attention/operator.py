@@ -7,15 +7,15 @@ from torch import Tensor
 from samil_lite.kernel_attention.arguments import as_alpha, check
 from samil_lite.kernel_attention.dense import dense_attention
 from samil_lite.kernel_attention.groups import groups, of_fast_type
-from samil_lite.kernels import FORMS, Kernel, is_ours
+from samil_lite.kernels import FORMS, Kernel, form_of
 
 
 def attend_compiled(
     q: Tensor, k: Tensor, v: Tensor, alpha: Tensor, offsets: Tensor, kernel: Kernel, backend: str
 ) -> Tensor:
     """As `attend`, while torch.compile looks: an operator, or for a kernel of one's own one break of the graph."""
-    if is_ours(kernel):
-        return _forward(q, k, v, alpha, offsets, repr(kernel), backend)[0]
+    if (form := form_of(kernel)) is not None:
+        return _forward(q, k, v, alpha, offsets, form, backend)[0]
     from samil_lite.kernel_attention.uncompiled import attend_uncompiled  # which takes as long as torch to import
 
     return attend_uncompiled(q, k, v, alpha, offsets, kernel, backend)
