@@ -130,6 +130,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
             else:
                 path.write_bytes(good)
                 assert history == fit(path)
+    path.write_bytes(good)
     state = torch.load(path, weights_only=True)
     for change in ({"model": {}}, {"history": {}}, {"optimiser": {}}, {"best": {"x": torch.ones(1)}}, {"settings": 1}):
         torch.save(state | change, path)

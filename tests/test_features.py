@@ -403,7 +403,7 @@ def test_files_that_are_missing_or_there_twice(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "contents", [b"", b"a,b\n1\n1,2,3\n", b"slide_id,label\n\xff\xfe,1\n", b"slide_id,label\na,b,\n"]
+    "contents", [b"", b"a,b\n1\n1,2,3\n", b"slide_id,label\n\xff\xfe,1\n", b"slide_id,label\na,b,c\n"]
 )
 def test_an_unreadable_table(folder, contents):
     (folder / "labels.csv").write_bytes(contents)

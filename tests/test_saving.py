@@ -134,7 +134,7 @@ def test_what_cannot_be_saved(fields, message, tmp_path):
 def rewritten(path: Path, header=None, **changed):
     """The file with another header or other numbers, and nothing else."""
     with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         found = file.metadata()
     save_file({**tensors, **changed}, path, {**found, **(header or {})})
     return path
@@ -171,7 +171,7 @@ def test_a_forged_header_builds_only_known_parts(tmp_path):
 
     path = sl.save(sl.build("abmilp", encoder(), dim=8), tmp_path / "m.safetensors")
     with safe_open(path, "pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         told = json.loads(file.metadata()["samil_lite"])
     first = told["models"][0]["build"]["encoder"]["layers"][0]
 

@@ -36,6 +36,7 @@ RECORD = ROOT / "book" / "results" / "environments.json"
 COLAB = ROOT / "tools" / "colab" / "versions.txt"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 USED = ("histology", "features", "retina", "cluster")  # the extras that tests and chapters need
+TOOLS = ("book", "test", "backbones")  # the extras whose bounds `lowest` does not try; torchvision fits one torch each
 RUNNERS = ("ipykernel", "nbclient", "nbformat", "nbval", "pytest", "pytest-xdist")
 SHOWN = ("torch", "numpy", "pandas", "scikit-learn", "matplotlib", "ipython")
 SPHINX = ("sphinx", "myst-nb", "myst-parser", "sphinx-book-theme", "pydata-sphinx-theme")
@@ -177,11 +178,11 @@ def is_unanswered(name: str, text: str, copies: Sequence[Path]) -> bool:
 
 def versions(name: str, source: Path, python: str) -> dict[str, Any]:
     """Unit tests and chapters with the lowest or the newest versions."""
-    wanted = [*requirements(*USED), *requirements("test")]
-    if name == "lowest":
-        lowest = [re.sub(r"^([\w-]+)>=", r"\1==", text) for text in requirements(*USED)]
-        wanted = [*lowest, "hypothesis", "PyYAML"]
-    there = environment(name, python, [*wanted, *RUNNERS])
+    wanted = {*requirements(*USED), *requirements("test")}
+    if name == "lowest":  # of what the package itself uses; of tools that only tests use, any version will do
+        own = requirements(*(extra for extra in PROJECT["optional-dependencies"] if extra not in TOOLS))
+        wanted |= {text.replace(">=", "==") for text in own}
+    there = environment(name, python, [*sorted(wanted), *RUNNERS])
     path = {"PYTHONPATH": str(source)}
     content = source.parent / "notebooks"
     shutil.copytree(source / "notebooks", content, ignore=shutil.ignore_patterns("student", "assignments"))
