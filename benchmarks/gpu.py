@@ -125,7 +125,8 @@ def others(device: str, quick: bool, slides: list[Tensor]) -> Iterator[tuple[str
     yield f"a training step on {len(large):,} × 512", training([large], device)
     if slides:
         count = sum(map(len, slides))
-        yield f"a training step on each of {len(slides)} real slides, {count:,} patches", training(slides, device)
+        number = f"each of {len(slides)} real slides" if len(slides) > 1 else "a real slide"
+        yield f"a training step on {number}, {count:,} patches", training(slides, device)
 
 
 def training(bag_of: list[Tensor], device: str) -> Run:

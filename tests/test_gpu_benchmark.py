@@ -61,21 +61,19 @@ def test_a_record_of_a_card_is_a_table(record, tmp_path):
     lines = gpu_records.card_lines(record)
     assert "**Invented 9000**, PyTorch 9.9, commit 01234567. Tests on the card: 60 passed, 1 failed." in lines
     assert "- a step: 0.25\u00a0s, 2\u00a0GB" in lines
+    assert "- chapters run from start to end: 1 in 90\u00a0s, 2 stopped" in lines
     assert lines[-4:] == [
         "| Way | Kernel | Values | 4,096 | 16,384 |",
         "|---|---|---|---|---|",
         "| auto | rbf | float32 | 0.3\u00a0s, 0.5\u00a0GB, 1.5\u00a0× floor | 4\u00a0s, 1\u00a0GB, 1.2\u00a0× floor |",
         "| flex | dot | bfloat16 | failed: NotImplementedError | — |",
     ]
-    assert gpu_records.minutes_on_cards(tmp_path, "01_bags") == ", 1.5\u00a0min on Invented 9000"
-    assert gpu_records.minutes_on_cards(tmp_path, "02_pooling") == ""
 
 
 def test_without_a_record_nothing_is_said(tmp_path):
     import gpu_records
 
     assert gpu_records.gpu_records(tmp_path) == []
-    assert gpu_records.minutes_on_cards(tmp_path, "01_bags") == ""
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there it would run")

@@ -99,7 +99,8 @@ def main() -> None:
         seconds = dict(zip(paths, pool.map(execute, paths), strict=True))
     known = json.loads(TIMES.read_text())["chapters"] if TIMES.exists() else {}
     known |= {path.stem: chapter_facts(path, s) for path, s in seconds.items()}
-    device = f"{os.cpu_count()} CPU cores ({platform.machine()}), {args.workers} chapters at a time"
+    at_once = "one chapter" if args.workers == 1 else f"{args.workers} chapters"
+    device = f"{os.cpu_count()} CPU cores ({platform.machine()}), {at_once} at a time"
     TIMES.write_text(json.dumps({"device": device, "chapters": dict(sorted(known.items()))}, indent=1) + "\n")
     for path, s in seconds.items():
         print(f"{path.name}: {s:.0f} s")

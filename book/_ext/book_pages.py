@@ -11,7 +11,6 @@ import yaml
 from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
-from gpu_records import minutes_on_cards
 from sphinx import addnodes
 
 ROOT = Path(__file__).parents[2]
@@ -68,7 +67,6 @@ class Contents(Markdown):
         for name, chapter in chapters().items():
             seconds = measured["chapters"].get(name, {}).get("seconds")
             run = "" if seconds is None else f", {seconds / 60:.1f}\u00a0min to run"
-            run += minutes_on_cards(ROOT / "book" / "results" / "benchmarks", name)
             link = f"**[{title_of(name)}](../notebooks/{name}.ipynb)**"
             rows.append(f"- {link} {chapter['about']}. *{reading_minutes(name)}\u00a0min to read{run}*")
         rows += ["", f"{WORDS_A_MINUTE} words a minute; runs were measured on {measured['device']}."]

@@ -9,12 +9,6 @@ def gpu_records(folder):
     return [record for record in found if "card" in record]  # what was only compiled has none
 
 
-def minutes_on_cards(folder, chapter):
-    """What the contents page adds to a chapter: its minutes on each card where it ran."""
-    ran = [(record["card"], record["chapters"].get(chapter)) for record in gpu_records(folder)]
-    return "".join(f", {seconds / 60:.1f}\u00a0min on {card}" for card, seconds in ran if seconds is not None)
-
-
 def card_lines(record):
     """One card as Markdown: what was tested and ran, then a table of times by the size of the bag."""
     tests = record.get("tests", {})
@@ -23,7 +17,10 @@ def card_lines(record):
     versions = f"PyTorch {record['versions']['torch']}, commit {(record['commit'] or 'unknown')[:8]}"
     lines = ["", f"**{record['card']}**, {versions}. Tests on the card: {tests.get('passed', 0)} passed{told}{ended}."]
     sizes = sorted({row["n"] for row in record["rows"] if "n" in row})
-    lines += ["", *(f"- {row['way']}: {cell(row)}" for row in record["rows"] if "n" not in row), ""]
+    lines += ["", *(f"- {row['way']}: {cell(row)}" for row in record["rows"] if "n" not in row)]
+    chapters = record["chapters"].items()
+    ran = (f"{int(name[:2])} stopped" if s is None else f"{int(name[:2])} in {s:.0f}\u00a0s" for name, s in chapters)
+    lines += [f"- chapters run from start to end: {', '.join(ran) or 'none in time'}", ""]
     by_kind = {}
     for row in record["rows"]:
         if "n" in row:
@@ -42,4 +39,6 @@ def cell(row):
     if "error" in row:
         return f"failed: {row['error'].split(':')[0]}"
     over = f", {row['seconds'] / row['floor']:.1f}\u00a0× floor" if "floor" in row else ""
-    return f"{row['seconds']:.3g}\u00a0s, {row['megabytes'] / 1024:.2g}\u00a0GB{over}"
+    seconds = row["seconds"]
+    time = f"{1000 * seconds:.2g}\u00a0ms" if seconds < 0.0995 else f"{seconds:.2g}\u00a0s"
+    return f"{time}, {row['megabytes'] / 1024:.2g}\u00a0GB{over}"

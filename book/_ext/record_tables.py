@@ -476,8 +476,6 @@ class Classical(Table):
 class Cards(Table):
     """What was measured on graphics cards; where there is no record, that there is none."""
 
-    folded = False
-
     def rows(self):
         cards = gpu_records(RESULTS / "benchmarks")
         if not cards:
