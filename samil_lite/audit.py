@@ -380,9 +380,31 @@ def _leave_one_out(model: nn.Module, bag: Bags) -> Tensor:
     n = bag.n_instances
     if n == 1:
         return torch.zeros(1)
-    rows = torch.arange(n).repeat(n, 1)[~torch.eye(n, dtype=torch.bool)]  # (n (n - 1),): all but i, for each i
-    others = Bags(bag.instances[rows], torch.arange(n + 1) * (n - 1))
-    return logits(model, bag) - logits(model, others)  # (n,)
+    whole = logits(model, bag)  # (1,)
+    if type(model) is MILClassifier:
+        model, bag = _embedded(model, bag)
+    found = []
+    for some in torch.arange(n).split(32):  # (m,), so that no more than m copies of the bag are made at once
+        rows = torch.arange(n).repeat(len(some), 1)  # (m, n)
+        others = rows[rows != some[:, None]]  # (m (n - 1),): all but one, for each of them
+        found.append(whole - logits(model, Bags(bag.instances[others], torch.arange(len(some) + 1) * (n - 1))))
+    return torch.cat(found)  # (n,)
+
+
+def _embedded(model: MILClassifier, bags: Bags) -> tuple[MILClassifier, Bags]:
+    """The model without its encoder, and bags of what the encoder makes, so that each instance is encoded once."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            h = model._embed(bags.to(next(model.parameters()).device)).cpu()  # (N, d)
+    finally:
+        model.train(was_training)
+    rest = MILClassifier(
+        nn.Identity(), model.pool, model.dim, model.n_classes, model.instance_level, model.self_attention
+    )
+    rest.classifier = model.classifier
+    return rest.train(was_training), Bags(h, bags.offsets)
 
 
 def _with_instances(bags: Bags, instances: Tensor) -> Bags:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from samil_lite.bags import Bags
 from samil_lite.data.images import check_chosen, data_folder, find_images, image_size, read_rgb
-from samil_lite.files import read_bytes
+from samil_lite.files import read_bytes, read_csv
 
 SOURCE = "https://archive.ics.uci.edu/dataset/773/defungi"
 CLASSES = {"H1": "TSH", "H2": "BASH", "H3": "GMA", "H5": "SHC", "H6": "BBH"}  # folder: the paper's short name
@@ -92,6 +92,30 @@ def defungi_table(folder: str | Path | None = None, *, classes: Sequence[str] = 
     rows = [row for label, name in enumerate(classes) for row in _photographs(root / name, label)]
     table = pd.DataFrame(rows)
     return table.assign(group=_groups(table))
+
+
+def public_test(folder: str | Path | None = None) -> torch.Tensor:
+    """Which patches the public random split tests, booleans (N,) in the order of `defungi_bags`.
+
+    Read from `patches.csv` in the folder, a row for each patch with its `file` name and `repo_split`, train or test. It
+    puts 716 of the 877 photographs on both sides: for measuring what such a split promises too much.
+
+    Raises:
+        FileNotFoundError: if the folder or the table is not there.
+        ValueError: if the table has other columns, does not name a patch or names it twice, or says something else.
+    """
+    root = data_folder(folder, "defungi", SOURCE)
+    table = root / "patches.csv"
+    rows = read_csv(table, dtype=str)
+    if missing := {"file", "repo_split"} - set(rows):
+        raise ValueError(f"{table}: expected the columns file and repo_split, {sorted(missing)} not there")
+    names = [path.name for of_photograph in defungi_table(root)["paths"] for path in of_photograph]
+    if wrong := sorted({*rows["file"][rows["file"].duplicated()], *set(names).difference(rows["file"])}):
+        raise ValueError(f"{table}: expected one row for each patch, {len(wrong)} have not, such as {wrong[0]}")
+    side = rows.set_index("file")["repo_split"][names]
+    if not side.isin(["train", "test"]).all():
+        raise ValueError(f"{table}: repo_split: expected train or test, got {sorted(set(side.map(str)))}")
+    return torch.tensor((side == "test").to_numpy())
 
 
 def _photographs(folder: Path, label: int) -> list[dict[str, object]]:

@@ -10,6 +10,7 @@ from samil_lite.audit import UNIT_TESTS
 from samil_lite.data import KEY_DIGITS
 from samil_lite.experiments import (
     FailedCellsError,
+    attributions,
     crossval,
     load_table,
     mnist,
@@ -72,6 +73,7 @@ EXPERIMENTS: dict[str, tuple[Any, str]] = {  # name: module, help
     "tables": (tabular, "cross-validation on musk"),
     "photographs": (photographs, "cross-validation on retinas and fungi by frozen features"),
     "audit": (unit_tests, "algorithmic unit tests: does a model use what its assumption forbids?"),
+    "attributions": (attributions, "attention, gradient and leave-one-out against key instances: mnist, colon"),
 }
 
 
@@ -87,12 +89,15 @@ def _add_options(options: argparse.ArgumentParser, experiment: str) -> None:
     else:
         known = list(EXPERIMENTS[experiment][0].DATA)
         options.add_argument("--data", nargs="+", choices=known, default=known)
+    if experiment == "attributions":
+        options.add_argument("--seeds", type=_count, default=5, help="how many: 0, 1, …; of colon tested folds")
+    elif experiment in ("images", "tables", "photographs"):
         options.add_argument("--repeats", type=_count, default=1, help="how many: 0, 1, …")
         if experiment == "images":
             options.add_argument("--folds", nargs="+", type=int, help="tested folds: 0, 1, …; all if not given")
     models = list(getattr(EXPERIMENTS[experiment][0], "TESTED", MODELS))
     options.add_argument("--models", nargs="+", choices=models, default=models)
-    gammas = [1.0] if experiment in ("audit", "photographs") else [0.0, 1.0]
+    gammas = [1.0] if experiment in ("audit", "photographs", "attributions") else [0.0, 1.0]
     options.add_argument("--gammas", nargs="+", type=float, default=gammas, help="starts of γ in self-attention")
     options.add_argument("--set", nargs="+", type=_setting, default=[], metavar="NAME=VALUE", help="as in lr=0.001")
     options.add_argument("--workers", type=int, default=1, help="processes; -1 for one on each core")
@@ -111,6 +116,8 @@ def _cells(args: argparse.Namespace) -> list[dict[str, Any]]:
         return mnist.cells(args.assumptions, args.models, args.n_bags, range(args.seeds), args.gammas, **changes)
     if args.experiment == "audit":
         return unit_tests.cells(args.tests, args.models, range(args.seeds), args.gammas, **changes)
+    if args.experiment == "attributions":
+        return attributions.cells(args.data, args.models, range(args.seeds), args.gammas)
     if args.experiment == "images":
         changes["folds"] = args.folds
     return module.cells(args.data, args.models, range(args.repeats), args.gammas, **changes)  # type: ignore[no-any-return]
@@ -129,6 +136,8 @@ def _summary_of(experiment: str, table: pd.DataFrame) -> pd.DataFrame:
         return mnist.summary(table).sort_values(["assumption", "n_bags", "model"])
     if experiment == "audit":
         return unit_tests.summary(table).sort_values(["test", "committed", "model"])
+    if experiment == "attributions":
+        return attributions.summary(table)
     if experiment == "photographs":
         return photographs.summary(table).sort_values(["data", "backbone", "split", "auc"])
     return scores.over_repeats(table if experiment == "images" else tabular.by_fold(table))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from samil_lite.arguments import check_each, expected_of, one_of
 from samil_lite.augment import Dihedral, StainJitter, normalise_lab
 from samil_lite.bags import Bags
+from samil_lite.checkpoints import History
 from samil_lite.encoders import PatchCNN
 from samil_lite.experiments import nuclei
 from samil_lite.experiments.records import RESULTS, own_results, write_record
@@ -20,7 +21,7 @@ from samil_lite.experiments.settings import changed, check_gammas, check_models,
 from samil_lite.files import read_bytes
 from samil_lite.fingerprint import digest
 from samil_lite.folds import make_folds, parts
-from samil_lite.models import build
+from samil_lite.models import MILClassifier, build
 from samil_lite.segments import segment_rank
 from samil_lite.training import fit, predict
 
@@ -134,23 +135,11 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     four or five images for this.) Stored are the logits of the tested bags, for `scores`, and, where instance labels
     are known and the model has attention, how attention and self-attention relate to them in each positive bag.
     """
-    bags, groups = load(config["data"], config["lab"], config["shrink"])
-    fold = stored_folds(config, bags, groups)  # (B,)
-    test, validation = parts(fold, config["fold"], config["n_folds"], config["n_validation"])  # (B,) each
-    seed = 1000 * config["repeat"] + config["fold"]
-    torch.manual_seed(seed)
-    augment = nn.Sequential(StainJitter(config["stain"]), Dihedral())
-    start = {"gamma": config["gamma"]} if "gamma" in config else {}
-    model = build(config["model"], PatchCNN(DATA[config["data"]], augment=augment), **start)
-    train = Subsampled(bags[~(test | validation)], config["at_most"])
-    chooser = Subsampled(bags[validation], 4 * config["at_most"])[torch.arange(int(validation.sum()))]
-    settings = {name: config[name] for name in TRAINING}
-    history = fit(model, train, chooser, seed=seed, progress=False, **settings)
-    tested = bags[test]
+    model, history, places, tested = trained(config)
     output = predict(model, tested, bags_per_step=4)
     assert tested.labels is not None
     result = {
-        "bags": test.nonzero().squeeze(1).tolist(),
+        "bags": places,
         "labels": tested.labels.tolist(),
         "logits": [round(x, 4) for x in output.logits.tolist()],
         "validation_loss": min(history.validation_loss),
@@ -165,6 +154,23 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         if config["fold"] == 0:
             result["example"] = nuclei.example(model, positive[0])
     return result
+
+
+def trained(config: dict[str, Any]) -> tuple[MILClassifier, History, list[int], Bags]:
+    """The model of a configuration at its best epoch, how its training went, and the tested bags with their places."""
+    bags, groups = load(config["data"], config["lab"], config["shrink"])
+    fold = stored_folds(config, bags, groups)  # (B,)
+    test, validation = parts(fold, config["fold"], config["n_folds"], config["n_validation"])  # (B,) each
+    seed = 1000 * config["repeat"] + config["fold"]
+    torch.manual_seed(seed)
+    augment = nn.Sequential(StainJitter(config["stain"]), Dihedral())
+    start = {"gamma": config["gamma"]} if "gamma" in config else {}
+    model = build(config["model"], PatchCNN(DATA[config["data"]], augment=augment), **start)
+    train = Subsampled(bags[~(test | validation)], config["at_most"])
+    chooser = Subsampled(bags[validation], 4 * config["at_most"])[torch.arange(int(validation.sum()))]
+    settings = {name: config[name] for name in TRAINING}
+    history = fit(model, train, chooser, seed=seed, progress=False, **settings)
+    return model, history, test.nonzero().squeeze(1).tolist(), bags[test]
 
 
 @cache

@@ -13,6 +13,7 @@ from torch import nn
 from samil_lite import metrics
 from samil_lite.arguments import check_each, checked, columns, expected_of, one_of
 from samil_lite.bags import Bags
+from samil_lite.checkpoints import History
 from samil_lite.data import KEY_DIGITS, mnist_bags
 from samil_lite.encoders import LeNet5
 from samil_lite.experiments.settings import changed, check_gammas, check_models, check_numbers, starts
@@ -73,27 +74,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     `every_key_stands_out` is the share in which `weakest_key` is above 1; see `samil_lite.metrics`. `example` has the
     digits of the first one and the weights that they get, the same bag for all models of a seed.
     """
-    seed, assumption = config["seed"], config["assumption"]
-    sizes = {"train": config["n_bags"], "validation": config["n_bags"] // 4, "test": config["n_test"]}
-    bags = {
-        split: mnist_bags(
-            assumption, n, split, seed, mean_size=config["mean_size"], std_size=config["std_size"], pool=config["pool"]
-        )
-        for split, n in sizes.items()
-    }
-    torch.manual_seed(seed)
-    start = {"gamma": config["gamma"]} if "gamma" in config else {}
-    if config.get("log_scores"):
-        start["kernel"] = KERNELS[KERNEL_OF[config["model"]]](log_scores=True)  # type: ignore[call-arg]
-    model = build(config["model"].removesuffix(" + layer"), LeNet5(config["width"]), **start)
-    if config["model"] == LAYER:
-        model.classifier = nn.Sequential(nn.Linear(model.dim, 128), nn.Tanh(), nn.Linear(128, 1))  # type: ignore[assignment]
-    history = fit(
-        model, bags["train"], bags["validation"],
-        gamma_lr=config.get("gamma_lr"), gamma_weight_decay=config.get("gamma_weight_decay"),
-        seed=seed, progress=False, **{name: config[name] for name in TRAINING},
-    )  # fmt: skip
-    test = bags["test"]
+    assumption = config["assumption"]
+    model, history, test = trained(config)
     output = predict(model, test)
     assert test.labels is not None
     result = {
@@ -116,6 +98,31 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         result["every_key_stands_out"] = float((weakest > 1).float().mean())
         result["example"] = _example(model, positive[0])
     return result
+
+
+def trained(config: dict[str, Any]) -> tuple[MILClassifier, History, Bags]:
+    """The model of a configuration at its best epoch, how its training went, and the test bags."""
+    seed, assumption = config["seed"], config["assumption"]
+    sizes = {"train": config["n_bags"], "validation": config["n_bags"] // 4, "test": config["n_test"]}
+    bags = {
+        split: mnist_bags(
+            assumption, n, split, seed, mean_size=config["mean_size"], std_size=config["std_size"], pool=config["pool"]
+        )
+        for split, n in sizes.items()
+    }
+    torch.manual_seed(seed)
+    start = {"gamma": config["gamma"]} if "gamma" in config else {}
+    if config.get("log_scores"):
+        start["kernel"] = KERNELS[KERNEL_OF[config["model"]]](log_scores=True)  # type: ignore[call-arg]
+    model = build(config["model"].removesuffix(" + layer"), LeNet5(config["width"]), **start)
+    if config["model"] == LAYER:
+        model.classifier = nn.Sequential(nn.Linear(model.dim, 128), nn.Tanh(), nn.Linear(128, 1))  # type: ignore[assignment]
+    history = fit(
+        model, bags["train"], bags["validation"],
+        gamma_lr=config.get("gamma_lr"), gamma_weight_decay=config.get("gamma_weight_decay"),
+        seed=seed, progress=False, **{name: config[name] for name in TRAINING},
+    )  # fmt: skip
+    return model, history, bags["test"]
 
 
 @torch.no_grad()

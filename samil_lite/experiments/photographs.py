@@ -16,6 +16,7 @@ from samil_lite.arguments import checked, columns
 from samil_lite.audit import attribution, without
 from samil_lite.backbones import frozen_features
 from samil_lite.bags import Bags
+from samil_lite.data.defungi import public_test
 from samil_lite.encoders import Standardise
 from samil_lite.experiments.crossval import base_cells
 from samil_lite.files import load_torch
@@ -27,8 +28,9 @@ from samil_lite.writing import write_atomically
 
 DATA = ("idrid", "defungi")
 # "grouped" keeps duplicates, exposures of one eye and samples in one fold; "photographs" divides them; "patches" deals
-# out single patches, as the public split of DeFungi does, so that most photographs are on both sides.
-SPLITS = ("grouped", "photographs", "patches")
+# out single patches, so that most photographs are on both sides; "public" is the split that DeFungi comes with, which
+# does the same: one test part, and training patches of which a part like the tested one chooses the epoch.
+SPLITS = ("grouped", "photographs", "patches", "public")
 TRAINING: dict[str, Any] = {"epochs": 40, "patience": 8, "bags_per_step": 16, "lr": 5e-4, "weight_decay": 1e-3}
 SETTINGS: dict[str, Any] = {
     "backbone": "efficientnet-lite0", "split": "grouped", "size": 64, "height": 512, "components": 128,
@@ -46,6 +48,8 @@ def cells(
     **changes: Any,
 ) -> list[dict[str, Any]]:
     """Every combination, as configurations for `run`; arguments as in `crossval.cells`, a cell has all folds."""
+    if changes.get("split") == "public" and set(data) != {"defungi"}:
+        raise ValueError(f"split: only defungi has a public one, data is {list(data)}")
     return base_cells(DATA, {**TRAINING, **SETTINGS}, data, models, repeats, gammas, changes)
 
 
@@ -62,7 +66,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, list[Any]] = {name: [] for name in ("accuracy", "balanced_accuracy", "auc", "validation_loss")}
     logits: dict[int, float] = {}
     lesions: list[dict[str, float | None]] = []
-    for number in range(config["n_folds"]):
+    for number in range(1 if config["split"] == "public" else config["n_folds"]):
         test, validation = parts(fold, number, config["n_folds"], config["n_validation"])  # (N,) each
         model, loss = _trained(config, bags, ~(test | validation), validation, number)
         tested, left = without(bags, ~test)
@@ -71,7 +75,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         for name, value in {**fold_scores(output, tested.labels), "validation_loss": loss}.items():
             found[name].append(round(value, 4))
         places = left.nonzero().squeeze(1).tolist()
-        if output.ndim == 1 and config["split"] != "patches":
+        if output.ndim == 1 and config["split"] not in ("patches", "public"):
             logits |= dict(zip(places, (round(x, 3) for x in output.tolist()), strict=True))
         if areas is not None:
             of_fold = lesion_scores(model, tested, areas[test])
@@ -106,9 +110,12 @@ def _trained(
 def instance_folds(bags: Bags, groups: Sequence[str], config: dict[str, Any]) -> Tensor:
     """The fold of each patch, shape (N,), as the split of the configuration says; the same for all models."""
     assert bags.labels is not None
-    if config["split"] == "patches":
+    if config["split"] in ("patches", "public"):
         rng = torch.Generator().manual_seed(config["repeat"])
-        return torch.randint(config["n_folds"], (bags.n_instances,), generator=rng)
+        fold = torch.randint(config["n_folds"], (bags.n_instances,), generator=rng)
+        if config["split"] == "patches":
+            return fold
+        return torch.where(public_test(), 0, 1 + fold % (config["n_folds"] - 1))
     own = groups if config["split"] == "grouped" else None
     return make_folds(bags.labels, config["n_folds"], config["repeat"], own)[bags.bag_index]
 
@@ -238,7 +245,7 @@ def by_fold(table: pd.DataFrame) -> pd.DataFrame:
     for run in table.to_dict("records"):
         lesions = run.pop("lesions", None)
         per_photograph = pd.DataFrame(lesions) if isinstance(lesions, dict) else None
-        for fold in range(run["n_folds"]):
+        for fold in range(len(run["auc"])):
             own = {k: run[k][fold] for k in ("accuracy", "balanced_accuracy", "auc", "validation_loss")}
             row = {**run, "fold": fold, **own}
             if per_photograph is not None:

@@ -19,7 +19,7 @@ RANGES: dict[str, Rule] = {
     "mean_size": COUNT, "std_size": at_least(0), "n_train": COUNT, "n_test": COUNT, "n_folds": at_least(3),
     "n_validation": COUNT, "at_most": COUNT, "at_once": COUNT, "shrink": COUNT, "stain": at_least(0),
     "size": COUNT, "height": COUNT, "components": COUNT,
-    "split": one_of(("grouped", "photographs", "patches")), "backbone": one_of(NAMES),
+    "split": one_of(("grouped", "photographs", "patches", "public")), "backbone": one_of(NAMES),
 }  # fmt: skip
 FRACTIONS = ("mean_size", "std_size")  # whole by default, which they need not be
 # Numbers that are stored with a point, as in 1.0; others are stored as whole numbers if they are whole.

@@ -10,7 +10,7 @@ from torch import nn
 from samil_lite import audit
 from samil_lite.arguments import check_each, checked, columns, expected_of, one_of
 from samil_lite.experiments.settings import changed, check_gammas, check_models, check_numbers, starts
-from samil_lite.metrics import mean_interval
+from samil_lite.metrics import difference, mean_interval
 from samil_lite.models import MODELS, build
 
 # Numbers of bags, epochs and the width are those of Raff and Holt (2023), whose bags come up to 32 a step.
@@ -68,9 +68,14 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
 
 @checked()
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row for each test, form, model and start of γ: mean AUC on both sides, the test's interval, the verdict."""
-    columns("table", table, "test", "committed", "model", "train_auc", "test_auc")
-    keys = ["test", "committed", "model", *(["gamma"] if "gamma" in table else [])]
+    """One row for each test, form, number of training bags, model and start of γ.
+
+    Returns:
+        Those, the number of `runs`, mean AUC on both sides, the 95 % interval of the test's and, from two runs on, the
+        verdict.
+    """
+    columns("table", table, "test", "committed", "n_train", "model", "train_auc", "test_auc")
+    keys = ["test", "committed", "n_train", "model", *(["gamma"] if "gamma" in table else [])]
     rows = []
     for names, runs in table.groupby(keys, dropna=False, sort=False):
         row: dict[str, Any] = dict(zip(keys, names, strict=True))
@@ -80,3 +85,29 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             row["verdict"] = audit.verdict(row["test"], list(runs["train_auc"]), list(runs["test_auc"]))
         rows.append(row)
     return pd.DataFrame(rows).reindex(columns=[*keys, "runs", "train_auc", "test_auc", "low", "high", "verdict"])
+
+
+@checked()
+def differences(table: pd.DataFrame, reference: str = "abmilp") -> pd.DataFrame:
+    """How far each model's test AUC is from that of a reference on the same bags.
+
+    Args:
+        table: runs, as `load_table` gives them, one for each test, form, number of training bags, model and seed.
+        reference: a model of `TESTED` without self-attention.
+
+    Returns:
+        A row for each test, form, number of training bags, other model and start of γ with two pairs at least: the
+        number of `pairs`, the mean `effect` and the ends `low` and `high` of its 95 % interval (`metrics.difference`).
+    """
+    columns("table", table, "test", "committed", "n_train", "model", "seed", "test_auc")
+    of_model = ["model", *(["gamma"] if "gamma" in table else [])]
+    where = ["test", "committed", "n_train"]
+    rows: list[tuple[Any, ...]] = []
+    for place, runs in table.groupby(where, sort=False):
+        base = runs[runs["model"] == reference].set_index("seed")["test_auc"]
+        for names, of in runs[runs["model"] != reference].groupby(of_model, dropna=False, sort=False):
+            apart = of.set_index("seed")["test_auc"]
+            if len(apart.index.intersection(base.index)) > 1:
+                found = difference(apart, base)
+                rows.append((*place, *names, *found))
+    return pd.DataFrame(rows, columns=[*where, *of_model, "pairs", "effect", "low", "high"])
