@@ -280,7 +280,7 @@ def attribution(model: nn.Module, bags: Bags, method: str) -> Tensor:
         Shape (N,), on the CPU.
 
     Raises:
-        ValueError: if the method is not known, or the model has no attention.
+        ValueError: if the method is not known, the model has no attention, or whole numbers are given for a gradient.
     """
     if method == "attention":
         attention = _outputs(model, bags, 32)[1]
@@ -364,6 +364,11 @@ def _outputs(model: nn.Module, bags: Bags, bags_per_step: int) -> tuple[Tensor, 
 
 
 def _gradient_times_input(model: nn.Module, bags: Bags) -> Tensor:
+    if not bags.instances.is_floating_point():
+        raise ValueError(
+            f"bags: the gradient needs floating-point instances, got {bags.instances.dtype}; convert them, as .float() "
+            "does, images also / 255"
+        )
     device = next((p.device for p in model.parameters()), bags.device)
     was_training = model.training
     model.eval()

@@ -4,6 +4,7 @@ A training makes one run; of lesions the records of `photographs` say the same. 
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {"auc": _rounded(metrics.bag_metrics(output.logits, test.labels).auc)}
     positive = test[test.labels == 1][:MOST]
     assert positive.instance_labels is not None
+    if positive.instances.dtype == torch.uint8:
+        positive = replace(positive, instances=positive.instances / 255)  # as the encoder does
     return result | scores(model, positive, torch.isin(positive.instance_labels, torch.tensor(keys)))
 
 
