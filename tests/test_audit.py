@@ -255,6 +255,43 @@ def test_cells_run_and_their_verdicts_are_summed_up():
         unit_tests.cells(["bag size"], ["noisy-or"], [0], n_bags=3)
 
 
+def test_differences_pair_the_seeds_of_one_test():
+    means = {("bag size", "abmilp"): 0.2, ("bag size", "noisy-or"): 0.5, ("multi concept", "noisy-or"): 0.9}
+    shared = {"committed": False, "n_train": 60, "gamma": None}
+    rows = [
+        {"test": test, "model": model, "seed": seed, "test_auc": auc + 0.1 * seed, **shared}
+        for (test, model), auc in means.items()
+        for seed in range(3)
+    ]
+    found = unit_tests.differences(pd.DataFrame(rows))
+    assert found[["test", "model", "pairs"]].values.tolist() == [["bag size", "noisy-or", 3]]
+    assert found[["effect", "low", "high"]].iloc[0].tolist() == pytest.approx([0.3] * 3)
+    shuffled = unit_tests.differences(pd.DataFrame(rows[::-1]), "noisy-or")
+    assert shuffled["effect"].tolist() == pytest.approx([-0.3])
+    assert unit_tests.differences(pd.DataFrame(rows[:4])).empty  # one pair has no interval
+
+
+def test_a_gradient_of_bytes_is_refused():
+    bags = sl.Bags(torch.ones(4, 3, 27, 27, dtype=torch.uint8), torch.tensor([0, 4]))
+    model = sl.build("abmilp", sl.PatchCNN(27, width=8))
+    with pytest.raises(ValueError, match=r"bags: the gradient needs floating-point instances, got torch.uint8"):
+        audit.attribution(model, bags, "gradient")
+    assert audit.attribution(model, bags, "leave-one-out").shape == (4,)
+
+
+@pytest.mark.parametrize("name", ["gsa-abmilp", "instance-mean", "embedding-max"])
+def test_leaving_out_by_embeddings_is_leaving_out_by_instances(name):
+    """Models of this package encode each instance once; wrapped in another module they encode every copy."""
+    torch.manual_seed(0)
+    model = sl.build(name, nn.Sequential(nn.Linear(3, 8), nn.Dropout(), nn.ReLU()), dim=8, hidden=4).train()
+    wrapped = audit._WithLogits(model)
+    bags = sl.Bags(torch.randn(75, 3), torch.tensor([0, 40, 75]))  # more than are left out at once
+    torch.testing.assert_close(
+        audit.attribution(model, bags, "leave-one-out"), audit.attribution(wrapped, bags, "leave-one-out")
+    )
+    assert all(module.training for module in model.modules())
+
+
 def test_a_model_of_bare_logits_is_tested_too():
     class Bare(torch.nn.Module):
         def __init__(self):

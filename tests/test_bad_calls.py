@@ -36,8 +36,8 @@ LEFT_OUT = re.compile(
     r"explorables|widgets|checks\.|default_device|BagSource|FailedCellsError|onnx|report|score_figures"
     r"|data\.(histology|fungi|defungi|idrid|retina|musk|slides|download)|data\.features\.FeatureBags"
     r"|cross_validation\.CrossValidation|cards\.Card|backbones|sklearn|public_checkpoints|pretrained_lite"
-    r"|experiments\.\w+\.(run|stored_folds)$|experiments\.(nuclei|scores|ledger)|experiments\.unit_tests\.summary"
-    r"|experiments\.mnist\.summary|experiments\.tabular\.by_fold|viz\.(show|stepper)$|kernel_attention\.plan"
+    r"|experiments\.\w+\.(run|stored_folds|summary|differences)$|experiments\.(nuclei|scores|ledger)"
+    r"|experiments\.attributions\.scores|experiments\.tabular\.by_fold|viz\.(show|stepper)$|kernel_attention\.plan"
     r"|segments|checkpoints\.History|metrics\.Metrics|evaluation\.(Evaluation|ClassMetrics|Errors)|kernels\.(Kernel$|squared|dot|l1)"
 )
 NAMED = (ValueError, TypeError, IndexError, OSError, ImportError, FloatingPointError)
@@ -113,6 +113,7 @@ def own(w: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "experiments.mnist.cells": {"assumptions": ["standard"], "models": ["abmilp"], "n_bags": [8], "seeds": [0]},
         "experiments.crossval.cells": {"data": ["colon"], "models": ["abmilp"], "repeats": [0], "folds": [0]},
         "experiments.photographs.cells": {"data": ["idrid"], "models": ["abmilp"], "repeats": [0]},
+        "experiments.attributions.cells": {"data": ["colon"], "models": ["abmilp"], "seeds": [0]},
         "experiments.tabular.cells": data,
         "experiments.unit_tests.cells": {"tests": ["bag size"], "models": ["abmilp"], "seeds": [0]},
         "experiments.records.load_table": {"folder": sl.experiments.RESULTS / "tables_settings"},

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from samil_lite.data.defungi import CLASSES, defungi_bags, defungi_table
+from samil_lite.data.defungi import CLASSES, defungi_bags, defungi_table, public_test
 
 
 @pytest.fixture
@@ -79,3 +79,37 @@ def test_faults_name_their_file(defungi):
 
 def test_bags_are_bytes(defungi):
     assert load(defungi).instances.dtype == torch.uint8
+
+
+def write_split(folder, change=lambda rows: rows, names=("file", "repo_split")):
+    paths = [path for of_photograph in defungi_table(folder)["paths"] for path in of_photograph]
+    rows = change([[path.name, "test" if i % 3 == 0 else "train"] for i, path in enumerate(paths)])
+    (folder / "patches.csv").write_text("\n".join(",".join(row) for row in [names, *rows[::-1]]))
+
+
+def test_the_public_split_is_in_the_order_of_the_bags(defungi):
+    with pytest.raises(FileNotFoundError, match=r"patches\.csv"):
+        public_test(defungi)
+    write_split(defungi)
+    test = public_test(defungi)
+    assert test.tolist() == [i % 3 == 0 for i in range(load(defungi).n_instances)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[1:], "expected one row for each patch, 1 have not, such as H1_1a_1.png"),
+        (lambda rows: [*rows, rows[0]], "expected one row for each patch, 1 have not, such as H1_1a_1.png"),
+        (lambda rows: [[rows[0][0], "validation"], *rows[1:]], "repo_split: expected train or test, got .*validation"),
+    ],
+)
+def test_a_faulty_split_is_named(defungi, change, message):
+    write_split(defungi, change)
+    with pytest.raises(ValueError, match=message):
+        public_test(defungi)
+
+
+def test_a_split_of_other_columns_is_named(defungi):
+    write_split(defungi, names=("file", "split"))
+    with pytest.raises(ValueError, match=r"expected the columns file and repo_split, \['repo_split'\] not there"):
+        public_test(defungi)

@@ -91,3 +91,21 @@ def test_settings_that_do_not_exist_are_named():
         photographs.cells(["idrid"], ["abmilp"], [0], split="by chance")
     with pytest.raises(ValueError, match="backbone"):
         changed(photographs.SETTINGS, {"backbone": "vgg"})
+
+
+def test_the_public_split_has_one_test_part(made, monkeypatch):
+    bags, groups = made
+    test = torch.rand(200, generator=torch.Generator().manual_seed(1)) < 0.2
+    monkeypatch.setattr(photographs, "public_test", lambda: test)
+    (cell,) = photographs.cells(["defungi"], ["abmilp"], [0], split="public", epochs=1, width=8)
+    fold = photographs.instance_folds(bags, groups, cell)
+    assert torch.equal(fold == 0, test)
+    assert set(fold[~test].tolist()) == {1, 2, 3, 4}
+    result = photographs.run(cell)
+    assert len(result["auc"]) == 1
+    assert "logits" not in result
+    import pandas as pd
+
+    assert photographs.by_fold(pd.DataFrame([{**cell, **result}]))["fold"].tolist() == [0]
+    with pytest.raises(ValueError, match="split: only defungi has a public one"):
+        photographs.cells(["defungi", "idrid"], ["abmilp"], [0], split="public")

@@ -22,6 +22,7 @@ from samil_lite import figures, viz
 from samil_lite.data import KEY_DIGITS
 from samil_lite.experiments import (
     RESULTS,
+    attributions,
     image_ledger,
     ledger,
     load_table,
@@ -395,21 +396,42 @@ class ImageLedger(Table):
 
 
 class UnitTests(Table):
-    """Every model against every algorithmic unit test, in the forms that have records."""
+    """Every model against every algorithmic unit test, in the forms and sizes that have records."""
 
     def rows(self):
-        rows = [table_head("Test", "Form", "Model", "Seeds", "Train AUC", "Test AUC (95 % interval)", "Verdict")]
-        found = unit_tests.summary(records("audit")).set_index("model").loc[list(unit_tests.TESTED)].reset_index()
-        for row in found.sort_values(["test", "committed"], kind="stable").itertuples():
-            form = "committed" if row.committed else "intended"
+        names = ["Test", "Form, bags", "Model", "Seeds", "Train AUC", "Test AUC (95 % interval)", "Verdict"]
+        rows = [table_head(*names, "Minus AbMILP", "Minus noisy‑or")]
+        runs = records("audit")
+        where = ["test", "committed", "n_train"]
+        apart = {
+            other: unit_tests.differences(runs, other).set_index([*where, "model"]).sort_index()
+            for other in ("abmilp", "noisy-or")
+        }
+        found = unit_tests.summary(runs).set_index("model").loc[list(unit_tests.TESTED)].reset_index()
+        for row in found.sort_values(where, kind="stable").itertuples():
+            form = f"{'committed' if row.committed else 'intended'}, {row.n_train:,}"
             many = row.runs > 1
-            test = f"{row.test_auc:.3f}" + (
-                f" ({max(row.low, 0):.3f}\u00a0to\u00a0{min(row.high, 1):.3f})" if many else ""
-            )
+            test = f"{row.test_auc:.3f}" + (f" ({max(row.low, 0):.3f} to {min(row.high, 1):.3f})" if many else "")
             verdict = row.verdict if many else "one seed"
-            rows.append(
-                table_row(row.test, form, name_of(row.model), str(row.runs), f"{row.train_auc:.3f}", test, verdict)
-            )
+            place = (row.test, row.committed, row.n_train, row.model)
+            effects = [signed(*d.loc[place, viz.EFFECT]) if place in d.index else "—" for d in apart.values()]
+            train = f"{row.train_auc:.3f}"
+            rows.append(table_row(row.test, form, name_of(row.model), str(row.runs), train, test, verdict, *effects))
+        return "\n".join(rows).splitlines()
+
+
+class Attributions(Table):
+    """How attention, gradient × input and leaving one out find key instances, on the same trainings."""
+
+    def rows(self):
+        names = ["Data", "Model", "Trainings", "AUC of labels", "Attention", "Gradient", "One out"]
+        rows = [table_head(*names, "Gradient minus attention", "One out minus attention")]
+        found = attributions.summary(records("attributions")).sort_values("model", key=lambda m: m.map(MODELS.index))
+        for row in found.sort_values("data", kind="stable", ascending=False).to_dict("records"):
+            means = ["—" if isnan(row[name]) else f"{row[name]:.3f}" for name in ("auc", *attributions.AUCS)]
+            more = [[row[f"{m}_{end}"] for end in ("more", "low", "high")] for m in ("gradient", "leave-one-out")]
+            effects = ["—" if isnan(effect[0]) else signed(*effect) for effect in more]
+            rows.append(table_row(row["data"], name_of(row["model"]), str(row["runs"]), *means, *effects))
         return "\n".join(rows).splitlines()
 
 
@@ -421,22 +443,23 @@ class Photographs(Table):
     def rows(self):
         data = self.arguments[0]
         folds = photographs.by_fold(records("photographs").query("data == @data"))
-        rows = [table_head("Split", "Model", "Repeats", "Accuracy", "Mean over classes", "AUC", "AUC minus AbMILP")]
+        names = ["Backbone", "Split", "Model", "Repeats", "Accuracy", "Mean over classes", "AUC", "AUC minus AbMILP"]
+        rows = [table_head(*names)]
         lesions = [table_head("Model", "Any", *photographs.KINDS, "Small", "Large", "Precision", "Gradient", "One out")]
         columns = ["any", *photographs.KINDS, "small", "large"]
         columns = [f"lesion_auc_{c}" for c in columns] + ["lesion_precision_at_k"]
         columns += ["lesion_auc_gradient", "lesion_auc_leave-one-out"]
-        for (split, model), runs in sorted(folds.groupby(["split", "model"]), key=lambda x: MODELS.index(x[0][1])):
-            of_split = folds[folds["split"] == split]
-            d = None
-            if model != "abmilp":
-                d = scores.fold_difference(of_split, {"model": model}, {"model": "abmilp"}, "auc")
-            means = [f"{runs[name].mean():.3f}" for name in ("accuracy", "balanced_accuracy", "auc")]
-            effect = signed(*d[1:]) if d else "—"
-            rows.append(table_row(split, name_of(model), str(runs["repeat"].nunique()), *means, effect))
-            if data == "idrid" and split == "grouped":
-                numbers = runs[columns].mean()
-                lesions.append(table_row(name_of(model), *("—" if isnan(x) else f"{x:.2f}" for x in numbers)))
+        for (backbone, split), of_split in folds.groupby(["backbone", "split"]):
+            for model, runs in sorted(of_split.groupby("model"), key=lambda x: MODELS.index(x[0])):
+                d = None
+                if model != "abmilp":
+                    d = scores.fold_difference(of_split, {"model": model}, {"model": "abmilp"}, "auc")
+                means = [f"{runs[name].mean():.3f}" for name in ("accuracy", "balanced_accuracy", "auc")]
+                network, repeats = backbone.removeprefix("efficientnet-").title(), str(runs["repeat"].nunique())
+                rows.append(table_row(network, split, name_of(model), repeats, *means, signed(*d[1:]) if d else "—"))
+                if data == "idrid" and split == "grouped":
+                    numbers = runs[columns].mean()
+                    lesions.append(table_row(name_of(model), *("—" if isnan(x) else f"{x:.2f}" for x in numbers)))
         return "\n".join([*rows, "", *lesions] if data == "idrid" else rows).splitlines()
 
 
@@ -611,6 +634,7 @@ DIRECTIVES = {
     "trials": Trials,
     "unit-tests": UnitTests,
     "photographs": Photographs,
+    "attributions": Attributions,
     "benchmark-goals": BenchmarkGoals,
     "cards": Cards,
     "classical": Classical,
