@@ -70,10 +70,11 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     output = predict(model, test, bags_per_step=4)
     result: dict[str, Any] = {"auc": _rounded(roc_auc_score(test.labels, output.logits))}
     positive = test[test.labels == 1][:MOST]
-    assert positive.instance_labels is not None
+    kinds = positive.instance_labels
+    assert kinds is not None
     if positive.instances.dtype == torch.uint8:
         positive = replace(positive, instances=positive.instances / 255)  # as the encoder does
-    return result | scores(model, positive, torch.isin(positive.instance_labels, torch.tensor(keys)))
+    return result | scores(model, positive, torch.isin(kinds, torch.tensor(keys)))
 
 
 def scores(model: MILClassifier, bags: Bags, key: Tensor) -> dict[str, Any]:
