@@ -96,8 +96,9 @@ def differences(table: pd.DataFrame, reference: str = "abmilp") -> pd.DataFrame:
         reference: a model of `TESTED` without self-attention.
 
     Returns:
-        A row for each test, form, number of training bags, other model and start of γ with two pairs at least: the
-        number of `pairs`, the mean `effect` and the ends `low` and `high` of its 95 % interval (`metrics.difference`).
+        A row for each test, form, number of training bags, other model and start of γ with two pairs at least, with
+        the number of `pairs`, the mean `effect` and the ends `low` and `high` of its 95 % interval
+        (`metrics.difference`).
     """
     columns("table", table, "test", "committed", "n_train", "model", "seed", "test_auc")
     of_model = ["model", *(["gamma"] if "gamma" in table else [])]
