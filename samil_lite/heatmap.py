@@ -113,7 +113,7 @@ def describe_heatmap(bag: Any, values: Values) -> str:
         share = f", {x[top].sum() / x.sum():.0%} of all" if (x >= 0).all() and x.sum() > 0 else ""
         at = f"towards the {where}" if max(abs(dx), abs(dy)) > 0.1 else "around the middle"
         parts.append(f"{f'{name}: ' if name else ''}the tenth of patches with the largest numbers{share}, lies {at}")
-    return f"Map of {len(corners)} patches of a slide, coloured by a number. " + "; ".join(parts) + "."
+    return f"Map of {len(corners)} patches of a slide, coloured by a number: " + "; ".join(parts) + "."
 
 
 @checked(patch=at_least(0), bag=A_BAG)

@@ -114,7 +114,7 @@ def test_alt_text_says_where_and_how_much(slide):
     values = torch.zeros(12)
     values[0] = 1.0
     assert describe_heatmap(slide, values) == (
-        "Map of 12 patches of a slide, coloured by a number. the tenth of patches with the largest numbers, "
+        "Map of 12 patches of a slide, coloured by a number: the tenth of patches with the largest numbers, "
         "100% of all, lies towards the upper left."
     )
 

@@ -90,22 +90,26 @@ class Paths(Markdown):
 
 
 class Exercises(Markdown):
-    """Every exercise of the book, with its stars."""
+    """Every exercise of the book, with its stars and the first sentence of its task."""
 
     def lines(self):
         lines = []
         for name in chapters():
-            found = [
-                line.lstrip("# ")
-                for cell in notebook(name).cells
-                if cell.cell_type == "markdown"
-                for line in cell.source.splitlines()
-                if re.match(r"#+ .*★", line)
-            ]
-            if found:
+            found = [exercise(line) for cell in notebook(name).cells for line in cell.source.splitlines()]
+            if found := list(filter(None, found)):
                 lines += [f"**[{title_of(name)}](../notebooks/{name}.ipynb#exercises)**", ""]
-                lines += [f"- {title}" for title in found] + [""]
+                lines += [f"- {line}" for line in found] + [""]
         return lines
+
+
+def exercise(line):
+    """Stars, title and first sentence of an exercise from the line that begins it; None for any other line."""
+    if not (found := re.match(r"(?:\*\*)?(★+) (?:\*\*)?(.+?)\*\* (.+)", line)):
+        return None
+    stars, title, task = found.groups()
+    task = re.sub(r"\[([^]]+)\]\([^)]+\)", r"\1", task)
+    first = re.split(r"(?<=[.?]) ", task)[0]
+    return f"{stars} **{title}** {first if first.count('$') % 2 == 0 else task}"
 
 
 class Terms(Markdown):
@@ -118,7 +122,7 @@ class Terms(Markdown):
                 for term in chapter[kind]:
                     where.setdefault(term, []).append(name)
         lines = []
-        for term in sorted(where, key=str.casefold):
+        for term in sorted((t for t in where if f"{t} kernel" not in where), key=str.casefold):
             first, *others = (f"[{int(n[:2])}](../notebooks/{n}.ipynb)" for n in where[term])
             lines.append(f"- {term}: **{first}**" + "".join(f", {n}" for n in others))
         return lines
@@ -147,13 +151,21 @@ def fill_figures(app, doctree, docname):
                 alt, section = image.get("alt", ""), image.parent
                 while not isinstance(section, nodes.section):
                     section = section.parent
-                short = escape(re.split(r"(?<=[.:;]) ", alt)[0], quote=True)
+                short = escape(caption(alt), quote=True)
                 parts.append(
                     f'<li><a href="../notebooks/{name}.html#{section["ids"][0]}"><img loading="lazy" '
                     f'src="../_images/{file[1]}" alt="{escape(alt, quote=True)}"></a><span>{short}</span></li>'
                 )
             parts.append("</ul>")
         place.replace_self(nodes.raw("", "".join(parts), format="html"))
+
+
+def caption(alt):
+    """The beginning of a figure's text, up to where it lists what is seen; what stands before a first colon is kept."""
+    begin = len(re.match(r"(?:\w+(?: \w+)?: )?", alt)[0])  # "Left: …" or "First row: …" says nothing alone
+    end = re.search(r"[.:;] ", alt[begin:])
+    short = alt[: begin + end.start()] if end else alt.rstrip(".")
+    return (short[0].upper() if short[0].isascii() else short[0]) + short[1:] + "."
 
 
 def add_terms(app, doctree):

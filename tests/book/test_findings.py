@@ -77,8 +77,9 @@ def rbf_gains_and_is_a_mean():
     return gains("gsa-abmilp", [0.052, 0.074]) and verdicts("gsa-abmilp", "embedding-mean", 1) == [NONE, NONE]
 
 
-def iq_gains_and_is_a_mean():
-    same = verdicts("iqsa-abmilp", "embedding-mean", 1)[1] == NONE
+def iq_gains_and_is_nearly_a_mean():
+    to_mean = [against("iqsa-abmilp", "embedding-mean", a) for a in ("presence", "threshold")]
+    same = [d.verdict for d in to_mean] == [ABOVE, NONE] and near([to_mean[0].effect], [0.018], 0.0006)
     return gains("iqsa-abmilp", [0.06, 0.077]) and same and verdicts("iqsa-abmilp", "gsa-abmilp", 1) == [NONE, NONE]
 
 
@@ -95,6 +96,12 @@ def laplace_is_sharp():
 def module_gains():
     over_dot = [against("msa-abmilp", "sa-abmilp", a).effect for a in ("presence", "threshold")]
     return gains("msa-abmilp", [0.058, 0.065]) and near(over_dot, [0.047, 0.027])
+
+
+def exponent_stays_near_1():
+    of = runs()[(runs()["model"] == "msa-abmilp") & (runs()["n_bags"] == 200)]
+    last = of["raw_alpha_path"].map(lambda raw: np.logaddexp(0, raw[-1])).groupby(of["gamma"]).mean()
+    return near(last[[0, 1]], [0.92, 0.99])
 
 
 def gamma_stays(model, starts=(0, 1)):
@@ -667,7 +674,13 @@ FINDINGS = [  # chapter, a part of its sentence, what must be true
         rbf_gains_and_is_a_mean,
     ),
     ("07", "From 0, $\\gamma$ stayed within 0.03 of 0", lambda: gamma_stays("gsa-abmilp", starts=(0,))),
-    ("08", "IQSA-AbMILP gains 0.06 (presence) and 0.08 (threshold) over AbMILP.", iq_gains_and_is_a_mean),
+    ("08", "IQSA-AbMILP gains 0.06 (presence) and 0.08 (threshold) over AbMILP.", iq_gains_and_is_nearly_a_mean),
+    ("08", "from embedding-mean it does under presence alone, by 0.018", iq_gains_and_is_nearly_a_mean),
+    (
+        "10",
+        "In the records it ends at 0.92 on average with $\\gamma$ from 0, and at 0.99 from 1",
+        exponent_stays_near_1,
+    ),
     ("09", "LSA-AbMILP gains 0.079 under presence and loses 0.015 under threshold.", laplace_gains_and_loses),
     ("09", "gives the most looked-at key 0.85 of the weight", laplace_is_sharp),
     (
@@ -725,7 +738,7 @@ FINDINGS = [  # chapter, a part of its sentence, what must be true
     ("14", "No model differs clearly from AbMILP, not even embedding-mean", no_model_differs_on_colon),
     ("12", "0.8 to 0.9 of the time of PyTorch's attention from 65,536 instances on", fused_programs_on_a_card),
     ("14", "AbMILP puts 99.4 % of its attention on one nucleus, an epithelial one", abmilp_looks_at_one_nucleus),
-    ("14", "LSA's folds run from 0.06 to 0.96", laplace_turned_round),
+    ("14", "Laplace's folds run from 0.06 to 0.96", laplace_turned_round),
     ("14", "gives other epithelial nuclei 4.4 times the even weight and the rest 0.2", query_looks_at_its_kind),
     ("14", "Claim 6 is not seen: no comparison leaves out zero.", claim_six_is_not_seen),
     ("14", "The claim of concentration is contradicted for four of five kernels", concentration_is_contradicted),

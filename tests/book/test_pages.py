@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -71,6 +72,13 @@ def test_every_image_says_what_it_shows(pages):
                 silent.append(f"{file.name}: {image.get('src', '')[:60]} alt={alt!r}")
     assert sum(len(page.images) for page in pages.values()) > 20
     assert not silent
+
+
+def test_all_exercises_are_on_one_page():
+    page = (HTML / "book" / "exercises.html").read_text(encoding="utf-8")
+    chapters = [nbformat.read(path, as_version=4).cells for path in (ROOT / "notebooks").glob("[0-9]*.ipynb")]
+    exercises = [cell for cells in chapters for cell in cells if "exercise" in cell.metadata.get("tags", [])]
+    assert page.count("<li><p>★") == len(exercises) > 50
 
 
 def test_chapters_have_colab_and_download_buttons(pages):
