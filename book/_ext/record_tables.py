@@ -280,7 +280,7 @@ class MnistResults(Table):
             gamma = gamma_of(row)
             difference = "—" if isnan(row.low) else signed(row.difference, row.low, row.high)
             numbers = f"{mean(runs['auc'])} | {difference} | {mean(runs['attention_auc'])}"
-            order = list(KEY_DIGITS).index(row.assumption), MODELS.index(row.model), gamma
+            order = list(KEY_DIGITS).index(row.assumption), mnist.TESTED.index(row.model), gamma
             rows.append((order, f"| {row.assumption} | {row.model} | {gamma} | {row.runs} | {numbers} |"))
         return rows[:2] + [text for _, text in sorted(rows[2:])]
 
