@@ -142,7 +142,7 @@ def environment(home: str) -> dict[str, str]:
     return {
         "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "PYTHONPATH": str(PACKAGE.parent), "PYTHONDONTWRITEBYTECODE": "1",
         "HOME": home, "TMPDIR": home, "MPLCONFIGDIR": home, "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1",
-        "TQDM_DISABLE": "1",
+        "TQDM_DISABLE": "1", "LOGNAME": "student",  # PyTorch's compiler asks for a user's name
     }  # fmt: skip
 
 
