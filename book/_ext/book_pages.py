@@ -145,16 +145,22 @@ def fill_figures(app, doctree, docname):
             chapter = app.env.get_doctree(f"notebooks/{name}")
             for image in chapter.findall(nodes.image):
                 file = app.env.images.get(image["uri"])
-                if file is None or "only-dark" in image["classes"] or "narrow" in image["classes"]:
+                if file is None or "narrow" in image["classes"]:
                     continue
                 app.builder.images[image["uri"]] = file[1]  # copied also if the chapter's own page is not written anew
                 alt, section = image.get("alt", ""), image.parent
                 while not isinstance(section, nodes.section):
                     section = section.parent
+                theme = next((c for c in image["classes"] if c in ("only-light", "only-dark")), "")
+                picture = (
+                    f'<img loading="lazy" class="{theme}" src="../_images/{file[1]}" alt="{escape(alt, quote=True)}">'
+                )
+                if theme == "only-dark":  # stands after its light twin
+                    parts[-1] = parts[-1].replace("</a>", f"{picture}</a>")
+                    continue
                 short = escape(caption(alt), quote=True)
                 parts.append(
-                    f'<li><a href="../notebooks/{name}.html#{section["ids"][0]}"><img loading="lazy" '
-                    f'src="../_images/{file[1]}" alt="{escape(alt, quote=True)}"></a><span>{short}</span></li>'
+                    f'<li><a href="../notebooks/{name}.html#{section["ids"][0]}">{picture}</a><span>{short}</span></li>'
                 )
             parts.append("</ul>")
         place.replace_self(nodes.raw("", "".join(parts), format="html"))
