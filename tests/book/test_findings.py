@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import samil_lite as sl
-from samil_lite.experiments import mnist, photographs, scores, unit_tests
+from samil_lite.experiments import attributions, mnist, photographs, scores, unit_tests
 
 CHAPTERS = Path(__file__).parents[2] / "notebooks"
 
@@ -509,13 +509,45 @@ def means_count():
     found, kernels = aucs("false frequency"), list(sl.models.KERNEL_OF)
     means = found[["embedding-mean", "instance-mean"]].max() < 0.05
     unlearned = aucs("false frequency", "train_auc")[["noisy-or", "instance-max"]].max() < 0.8
-    return means and unlearned and 0.6 < found["abmilp"] < 0.8 and found[kernels].min() >= 0.85
+    return means and unlearned and 0.65 < found["abmilp"] < 0.75 and found[kernels].min() >= 0.94
 
 
 def only_means_are_free_of_size():
     found = aucs("bag size")
     means = ["embedding-mean", "instance-mean"]
     return found[means].min() > 0.45 and found.drop(means).max() < 0.4
+
+
+def committed_forms_say_the_same():
+    table = sl.experiments.load_table(sl.experiments.RESULTS / "audit")
+    of = unit_tests.summary(table[table["committed"]]).set_index(["test", "model"])
+    with_poison = of.loc[["single concept", "multi concept"]]
+    said = {model: set(rows["verdict"]) for model, rows in with_poison.groupby("model")}
+    multi = [of.loc[("multi concept", "abmilp"), "test_auc"], audits().loc[("multi concept", "abmilp"), "test_auc"]]
+    return said == {"abmilp": {"breaks the assumption"}, "noisy-or": {"respects it"}} and near(multi, [0.00, 0.33])
+
+
+@cache
+def attributed():
+    found = attributions.summary(sl.experiments.load_table(sl.experiments.RESULTS / "attributions"))
+    return found.set_index(["data", "model"])
+
+
+def attention_finds_the_nines_best():
+    plain, kernel = (attributed().loc[("mnist", model)] for model in ("abmilp", "gsa-abmilp"))
+    apart = plain["gradient_high"] < 0 and plain["leave-one-out_high"] < 0
+    aucs = list(attributions.AUCS)
+    return apart and near(plain[aucs], [0.97, 0.88, 0.81]) and kernel[aucs].min() > 0.97
+
+
+def leaving_one_nucleus_out_points_the_other_way():
+    plain = attributed().loc[("colon", "abmilp")]
+    return near(plain[["attention_auc", "leave-one-out_auc"]], [0.91, 0.15]) and plain["leave-one-out_high"] < 0
+
+
+def the_kernel_turns_the_scores():
+    kernel = attributed().loc[("colon", "gsa-abmilp")]
+    return near(kernel[["leave-one-out_auc", "gradient_auc"]], [0.88, 0.42]) and kernel["gradient_high"] < 0
 
 
 @cache
@@ -565,19 +597,35 @@ def patches_dealt_out_leak():
     )
 
 
-def gains_on_fungi(backbone="efficientnet-lite0"):
+def gains_on_fungi(backbone, reference="abmilp"):
     of = photographed("defungi").query("split == 'grouped' and backbone == @backbone")
-    others = [m for m in sl.models.MODELS if m != "abmilp"]
-    return {m: scores.fold_difference(of, {"model": m}, {"model": "abmilp"}, "auc")[1:] for m in others}
+    of = of[of["repeat"] < of.groupby("model")["repeat"].nunique().min()]
+    others = [m for m in sl.models.MODELS if m != reference]
+    return {m: scores.fold_difference(of, {"model": m}, {"model": reference}, "auc")[1:] for m in others}
+
+
+OF_FUNGI = ["embedding-max", "embedding-mean", "instance-mean"]
 
 
 def poolings_gain_more_than_kernels_on_fungi():
-    found = gains_on_fungi()
+    found, two = gains_on_fungi("efficientnet-lite0"), ["gsa-abmilp", "iqsa-abmilp"]
     clear = {name for name, (_, low, _) in found.items() if low > 0}
-    two, poolings = {"gsa-abmilp", "iqsa-abmilp"}, {"embedding-mean", "embedding-max", "instance-mean"}
-    kernels = sorted(KERNELS, key=lambda name: -found[name][0])
-    means = [found[name][0] for name in sorted(poolings)]
-    return clear == two | poolings and set(kernels[:2]) == two and 0.035 < min(means) <= max(means) < 0.055
+    against_dot, against_laplace = (gains_on_fungi("efficientnet-lite0", name) for name in ("sa-abmilp", "lsa-abmilp"))
+    against_module = gains_on_fungi("efficientnet-lite0", "msa-abmilp")
+    unclear = all(d[name][1] <= 0 <= d[name][2] for name in two for d in (against_laplace, against_module))
+    ahead = near([against_dot[name][0] for name in two], [0.02, 0.02]) and all(against_dot[n][1] > 0 for n in two)
+    sizes = near([found[name][0] for name in two], [0.026, 0.025]) and near([found[p][0] for p in OF_FUNGI], [0.04] * 3)
+    return clear == {*KERNELS, *OF_FUNGI} - {"sa-abmilp"} and unclear and ahead and sizes
+
+
+def the_second_backbone_agrees():
+    found = gains_on_fungi("efficientnet-lite1")
+    kernels = [found[name] for name in KERNELS if name != "sa-abmilp"]
+    clear = {name for name, (_, low, _) in found.items() if low > 0}
+    sizes = [found[name][0] for name in OF_FUNGI]
+    return (
+        near([k[0] for k in kernels], [0.03] * 4) and clear == set(OF_FUNGI) and 0.035 < min(sizes) <= max(sizes) < 0.05
+    )
 
 
 def gains_in_audits(reference="abmilp"):
@@ -602,13 +650,11 @@ def kernels_lead_and_noisy_or_wins_multi_concept():
     return of["low"].min() > 0 and 0.15 < of["effect"].min() <= of["effect"].max() < 0.55 and behind
 
 
-def kernels_lead_false_frequency_but_laplace():
+def kernels_lead_false_frequency():
     of = gains_in_audits().loc["false frequency"]
-    effects = of.loc[KERNELS, "effect"]
-    clear = of.loc[KERNELS, "low"] > 0
-    means = of.loc[["embedding-mean", "instance-mean"], "effect"]
-    ranges = 0.15 < effects.min() <= effects.max() < 0.35 and near(means, [-0.73, -0.72], 0.04)
-    return ranges and clear[~clear].index.tolist() == ["lsa-abmilp"]
+    kernels, means = of.loc[KERNELS], of.loc[["embedding-mean", "instance-mean"], "effect"]
+    ranges = 0.15 < kernels["effect"].min() <= kernels["effect"].max() < 0.35
+    return ranges and kernels["low"].min() > 0 and near(means, [-0.73, -0.72], 0.03)
 
 
 def kernels_are_behind_on_size():
@@ -617,7 +663,7 @@ def kernels_are_behind_on_size():
     kernels = of.loc[KERNELS]
     return (
         kernels["high"].max() < 0
-        and near([kernels["effect"].max(), kernels["effect"].min()], [-0.06, -0.15], 0.01)
+        and near([kernels["effect"].max(), kernels["effect"].min()], [-0.06, -0.13])
         and set(ahead) == {"embedding-mean", "instance-mean"}
     )
 
@@ -796,9 +842,10 @@ FINDINGS = [  # chapter, a part of its sentence, what must be true
     ),
     (
         "15",
-        "On DeFungi both gain 0.03 AUC over AbMILP and lead the five kernels, and three poolings without any attention",
+        "On DeFungi, with Lite0, both gain 0.03 AUC over AbMILP and 0.02 over the dot product; Laplace and the module",
         poolings_gain_more_than_kernels_on_fungi,
     ),
+    ("15", "Lite1, gives the same picture: 0.03 for four kernels", the_second_backbone_agrees),
     ("16", "0.53 to 0.56, on small lesions 0.46 to 0.50, on large ones 0.59 to 0.62.", no_attention_finds_lesions),
     (
         "16",
@@ -813,13 +860,29 @@ FINDINGS = [  # chapter, a part of its sentence, what must be true
     ("17", "noisy-or stays at 1.00, and plain attention falls below 0.5", noisy_or_holds_and_attention_falls),
     (
         "17",
-        "the two means fall below 0.05, plain attention to about 0.7, and all five kernels keep 0.85 or more.",
+        "the two means fall below 0.05, and all five kernels keep 0.94 or more.",
         means_count,
     ),
     ("17", "Single concept: no other model that pools embeddings differs from", embeddings_do_not_differ_on_poison),
     ("17", "Multi concept: every kernel is ahead of AbMILP", kernels_lead_and_noisy_or_wins_multi_concept),
-    ("17", "False frequency: the five kernels are 0.2 to 0.3 ahead", kernels_lead_false_frequency_but_laplace),
-    ("17", "Bag size: the five kernels are behind AbMILP, by 0.06 to 0.15", kernels_are_behind_on_size),
+    ("17", "False frequency: the five kernels are ahead of AbMILP, by 0.2 to 0.3", kernels_lead_false_frequency),
+    ("17", "Bag size: the five kernels are behind AbMILP, by 0.06 to 0.13", kernels_are_behind_on_size),
+    (
+        "17",
+        "AbMILP breaks the assumption in the tests with poison, noisy-or respects it.",
+        committed_forms_say_the_same,
+    ),
+    (
+        "17",
+        "finds the nines best, with an AUC of 0.97 before 0.88 for gradient × input and 0.81 for leave-one-out;",
+        attention_finds_the_nines_best,
+    ),
+    (
+        "17",
+        "ranks epithelial nuclei first, with an AUC of 0.91, and its leave-one-out ranks them last, with 0.15.",
+        leaving_one_nucleus_out_points_the_other_way,
+    ),
+    ("17", "leave-one-out agrees with the truth, 0.88, and gradient × input does not", the_kernel_turns_the_scores),
     ("17", "Bag size: no model but the two means is free of it.", only_means_are_free_of_size),
     (
         "17",
