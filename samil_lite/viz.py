@@ -357,7 +357,7 @@ def forests(table: pd.DataFrame, by: str, groups: str, label: str, panels: str |
         axis.axvline(0, color="0.5", linestyle=":", zorder=0)
         axis.set(xlabel=label, title=name, yticks=range(len(lines)))
         axis.set_yticklabels([textwrap.fill(str(line), 24) for line in lines])
-        axis.locator_params(axis="x", nbins=6)
+        axis.locator_params(axis="x", nbins=6 if len(names) < 4 else 3)
     axes[0, 0].invert_yaxis()
     handles = [Line2D([], [], color=PALETTE[i], marker=MARKERS[i], markersize=5) for i in range(len(marks))]
     figure.legend(handles, [str(m) for m in marks], loc="outside lower center", ncols=len(marks), frameon=False)
