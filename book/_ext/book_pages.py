@@ -97,7 +97,8 @@ class Exercises(Markdown):
         for name in chapters():
             found = [exercise(line) for cell in notebook(name).cells for line in cell.source.splitlines()]
             if found := list(filter(None, found)):
-                lines += [f"**[{title_of(name)}](../notebooks/{name}.ipynb#exercises)**", ""]
+                link = f'<a href="../notebooks/{name}.html#exercises">{escape(title_of(name))}</a>'
+                lines += [f"**{link}**", ""]
                 lines += [f"- {line}" for line in found] + [""]
         return lines
 
