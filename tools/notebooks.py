@@ -94,6 +94,7 @@ def main() -> None:
         for path in paths:
             write(student_copy(nbformat.read(path, as_version=4), path.name), path.parent / "student" / path.name)
         return
+    os.environ["TQDM_DISABLE"] = "1"  # a progress bar would be stored
     os.environ["OMP_NUM_THREADS"] = "1"  # as in the test: trained numbers differ a little with the threads
     with ProcessPoolExecutor(args.workers) as pool:
         seconds = dict(zip(paths, pool.map(execute, paths), strict=True))
