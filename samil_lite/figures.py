@@ -24,6 +24,7 @@ from matplotlib.spines import Spine
 from matplotlib.text import Text
 
 DPI = 160  # of stored pictures, which are shown at 100 dots an inch
+LARGE = 300_000  # bytes of a photograph beyond which it is stored in fewer colours
 NARROW = 3.9  # inches: the column of a phone, with text of the size that it has on a wide page
 TALLEST = 2.9  # inches of a panel in a narrow figure
 LETTERS = 40  # of a line of text in a narrow figure
@@ -203,7 +204,7 @@ def dark_png(figure: Figure, cut: bool = True) -> str:
 
 
 def png(figure: Figure, ground: str, cut: bool = True) -> str:
-    """The figure as a PNG, base64: of few colours, unless it holds photographs."""
+    """The figure as a PNG, base64: of few colours, unless it holds photographs; those of 256 if they are large."""
     from PIL import Image
 
     buffer, small = io.BytesIO(), io.BytesIO()
@@ -215,7 +216,9 @@ def png(figure: Figure, ground: str, cut: bool = True) -> str:
     for axis, color in ground_of_panels:
         axis.set_facecolor(color)
     image = Image.open(buffer).convert("RGBA" if ground == "none" else "RGB")
-    if image.getcolors(1 << 15) is not None:
-        image = image.quantize(128, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    is_photograph = image.getcolors(1 << 15) is None
+    if not is_photograph or len(buffer.getvalue()) > LARGE:
+        colors = 256 if is_photograph else 128
+        image = image.quantize(colors, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     image.save(small, "png", optimize=True)
     return base64.b64encode(min(buffer.getvalue(), small.getvalue(), key=len)).decode()

@@ -85,3 +85,14 @@ def test_a_bag_of_many_has_fewer_columns_on_a_phone():
     small = figure.narrow()
     assert sum(bool(axis.images) for axis in small.axes) == 9
     assert small.get_figwidth() < figure.get_figwidth()
+
+
+def test_a_large_photograph_is_stored_in_few_colours():
+    figure, axis = plt.subplots(figsize=(6, 6))
+    axis.imshow(np.random.default_rng(0).random((900, 900, 3)))
+    picture = Image.open(io.BytesIO(base64.b64decode(figures.png(figure, "white"))))
+    assert picture.mode == "P"
+    assert len(picture.getcolors()) > 128
+    axis.set_position((0.3, 0.3, 0.26, 0.26))
+    small = Image.open(io.BytesIO(base64.b64decode(figures.png(figure, "white"))))
+    assert small.mode == "RGB"
