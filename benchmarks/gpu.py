@@ -162,7 +162,8 @@ def native_tests(seconds: float) -> Row:
     """How many tests of the programs passed on the card itself, and which did not; why is printed."""
     side_by_side = ["-n", "8"] if find_spec("xdist") else []  # compiling takes most of the time
     # The plugin for benchmarks, where it is there, warns when tests run side by side, and warnings are errors here.
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark", *side_by_side, "tests/test_triton.py"]
+    without = ["-p", "no:cacheprovider", "-p", "no:benchmark"]
+    command = [sys.executable, "-m", "pytest", "-q", *without, *side_by_side, "tests/test_triton.py"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
         text, ended = done.stdout, True
@@ -170,7 +171,8 @@ def native_tests(seconds: float) -> Row:
         text, ended = (error.stdout or b"").decode(errors="replace"), False
     counts = {what: int(n) for n, what in re.findall(r"(\d+) (passed|failed|skipped|error)", text)}
     failed = re.findall(r"^(?:FAILED|ERROR) \S*::(\S+)", text, re.MULTILINE)
-    print(text[-20_000:] if failed or not ended else "", flush=True)
+    if failed or not ended:
+        print(text[-20_000:], flush=True)
     return {**counts, "ended": ended, "stopped": failed}
 
 
@@ -187,7 +189,8 @@ def chapter_seconds(paths: list[Path], seconds: float) -> Iterator[tuple[str, fl
             done = subprocess.run(command, capture_output=True, text=True, timeout=end - begin, check=False)
         except subprocess.TimeoutExpired:
             return
-        print(done.stderr[-2000:] if done.returncode else "", end="", flush=True)
+        if done.returncode:
+            print(done.stderr[-2000:], flush=True)
         yield path.stem, time.perf_counter() - begin if done.returncode == 0 else None
 
 

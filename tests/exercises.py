@@ -49,9 +49,8 @@ def before(cells, exercise, check):
             chosen.append(ast.unparse(statement))
     space = {"sl": samil_lite}
     for source in reversed(chosen):
-        with contextlib.suppress(
-            NameError, StopIteration
-        ):  # a drawing that changes something needed, by the look of it
+        # A drawing that changes something needed, by the look of it.
+        with contextlib.suppress(NameError, StopIteration):
             exec(source, space)
     return space
 

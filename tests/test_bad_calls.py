@@ -36,8 +36,8 @@ LEFT_OUT = re.compile(
     r"explorables|widgets|checks\.|default_device|BagSource|FailedCellsError|onnx|report|score_figures"
     r"|data\.(histology|fungi|defungi|idrid|retina|musk|slides|download)|data\.features\.FeatureBags"
     r"|cross_validation\.CrossValidation|cards\.Card|backbones|sklearn|public_checkpoints|pretrained_lite"
-    r"|experiments\.\w+\.(run|stored_folds|summary|differences)$|experiments\.(nuclei|scores|ledger)"
-    r"|experiments\.attributions\.scores|experiments\.tabular\.by_fold|viz\.(show|stepper)$|kernel_attention\.plan"
+    r"|experiments\.\w+\.(run|stored_folds)$|experiments\.(nuclei|scores|ledger)"
+    r"|experiments\.(mnist|unit_tests|attributions)\.(summary|differences|scores)$|experiments\.tabular\.by_fold|viz\.(show|stepper)$|kernel_attention\.plan"
     r"|segments|checkpoints\.History|metrics\.Metrics|evaluation\.(Evaluation|ClassMetrics|Errors)|kernels\.(Kernel$|squared|dot|l1)"
 )
 NAMED = (ValueError, TypeError, IndexError, OSError, ImportError, FloatingPointError)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def test_what_auto_launches_fits_the_cards(tmp_path):
     done = subprocess.run([*command, "--kept", str(tmp_path / "kept")], capture_output=True, text=True, check=True)
     made = json.loads(done.stdout.splitlines()[-1])
     assert {row["arch"] for row in made["rows"]} == {75, 89, 100}
-    check(made)
+    check(made, spilled=8 if version("triton").startswith("3.6.") else 0)  # 3.6 spills in one function for one card
 
 
 def test_the_record_fits_the_cards():
@@ -44,16 +45,13 @@ def test_the_record_fits_the_cards():
     check(record)
 
 
-SPILLED = 8  # by Triton 3.6 in one function for one card; 3.7 spills none
-
-
-def check(record: dict) -> None:
-    """Everything can be launched and what is launched spills next to nothing, and uses tensor cores."""
+def check(record: dict, spilled: int = 0) -> None:
+    """Everything can be launched and what is launched spills nothing (or so many bytes), and uses tensor cores."""
     for row in record["rows"]:
         assert set(row) == FIELDS
         assert row["shared"] <= LIMIT[row["arch"]], row
         launched = row["arch"] in record["launched"]
-        assert row["spilled"] <= SPILLED or not launched, row
+        assert row["spilled"] <= spilled or not launched, row
         by_differences = row["function"] in ("gather queries", "gather keys") and FORMS[row["kernel"]].statistic == L1
         assert (row["mma"] > 0) == (launched and not by_differences), row
     assert 75 not in record["launched"]  # no tensor-core product there: "auto" takes blockwise

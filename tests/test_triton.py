@@ -92,10 +92,12 @@ def compare(kernel, inputs, offsets=None, tolerance: float = 1e-4) -> list[torch
         o = sl.kernel_attention(*(x.to(dtype) for x in inputs), kernel, alpha.to(dtype), offsets, backend)
         gradients = torch.autograd.grad(o.pow(2).sum(), [*inputs, alpha], allow_unused=True)
         results.append([o.double(), *(torch.zeros((), device=DEVICE) if g is None else g for g in gradients)])
-    # Gradients are differences of numbers up to Σ |do| |v|, of which three TF32 products keep 21 bits.
-    largest = (2 * results[1][0].abs() @ inputs[2].detach().double().abs().T).max().item()
+    atol = 2e-5
+    if not INTERPRETED:  # a card's products keep 21 bits, and gradients are differences of numbers up to Σ |do| |v|
+        largest = (2 * results[1][0].abs() @ inputs[2].detach().double().abs().T).max().item()
+        atol = max(atol, 2**-20 * largest)
     for ours, dense in zip(*results, strict=True):
-        torch.testing.assert_close(ours, dense, rtol=tolerance, atol=max(2e-5, 2**-20 * largest))
+        torch.testing.assert_close(ours, dense, rtol=tolerance, atol=atol)
     return results[0]
 
 

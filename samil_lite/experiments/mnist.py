@@ -114,8 +114,9 @@ def trained(config: dict[str, Any]) -> tuple[MILClassifier, History, Bags]:
     start = {"gamma": config["gamma"]} if "gamma" in config else {}
     if config.get("log_scores"):
         start["kernel"] = KERNELS[KERNEL_OF[config["model"]]](log_scores=True)  # type: ignore[call-arg]
-    model = build(config["model"].removesuffix(" + layer"), LeNet5(config["width"]), **start)
-    if config["model"] == LAYER:
+    has_layer = config["model"] == LAYER
+    model = build("abmilp" if has_layer else config["model"], LeNet5(config["width"]), **start)
+    if has_layer:
         model.classifier = nn.Sequential(nn.Linear(model.dim, 128), nn.Tanh(), nn.Linear(128, 1))  # type: ignore[assignment]
     history = fit(
         model, bags["train"], bags["validation"],

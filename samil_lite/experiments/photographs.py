@@ -19,6 +19,7 @@ from samil_lite.bags import Bags
 from samil_lite.data.defungi import public_test
 from samil_lite.encoders import Standardise
 from samil_lite.experiments.crossval import base_cells
+from samil_lite.experiments.settings import OF_PATCHES
 from samil_lite.files import load_torch
 from samil_lite.folds import make_folds, parts
 from samil_lite.metrics import attention_auc, precision_at_k
@@ -27,10 +28,6 @@ from samil_lite.training import fit, predict
 from samil_lite.writing import write_atomically
 
 DATA = ("idrid", "defungi")
-# "grouped" keeps duplicates, exposures of one eye and samples in one fold; "photographs" divides them; "patches" deals
-# out single patches, so that most photographs are on both sides; "public" is the split that DeFungi comes with, which
-# does the same: one test part, and training patches of which a part like the tested one chooses the epoch.
-SPLITS = ("grouped", "photographs", "patches", "public")
 TRAINING: dict[str, Any] = {"epochs": 40, "patience": 8, "bags_per_step": 16, "lr": 5e-4, "weight_decay": 1e-3}
 SETTINGS: dict[str, Any] = {
     "backbone": "efficientnet-lite0", "split": "grouped", "size": 64, "height": 512, "components": 128,
@@ -75,7 +72,7 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         for name, value in {**fold_scores(output, tested.labels), "validation_loss": loss}.items():
             found[name].append(round(value, 4))
         places = left.nonzero().squeeze(1).tolist()
-        if output.ndim == 1 and config["split"] not in ("patches", "public"):
+        if output.ndim == 1 and config["split"] not in OF_PATCHES:
             logits |= dict(zip(places, (round(x, 3) for x in output.tolist()), strict=True))
         if areas is not None:
             of_fold = lesion_scores(model, tested, areas[test])
@@ -110,7 +107,7 @@ def _trained(
 def instance_folds(bags: Bags, groups: Sequence[str], config: dict[str, Any]) -> Tensor:
     """The fold of each patch, shape (N,), as the split of the configuration says; the same for all models."""
     assert bags.labels is not None
-    if config["split"] in ("patches", "public"):
+    if config["split"] in OF_PATCHES:
         rng = torch.Generator().manual_seed(config["repeat"])
         fold = torch.randint(config["n_folds"], (bags.n_instances,), generator=rng)
         if config["split"] == "patches":

@@ -12,6 +12,13 @@ from samil_lite.models import KERNEL_OF, MODELS
 
 Config = dict[str, Any]
 
+# Of photographs: "grouped" keeps duplicates, exposures of one eye and samples in one fold; "photographs" divides them;
+# "patches" deals out single patches, so that most photographs are on both sides; "public" is the split that DeFungi
+# comes with, which does the same: one test part, and training patches of which a part like the tested one chooses the
+# epoch.
+OF_PATCHES = ("patches", "public")
+SPLITS = ("grouped", "photographs", *OF_PATCHES)
+
 COUNT = at_least(1)
 RANGES: dict[str, Rule] = {
     "epochs": COUNT, "patience": COUNT, "bags_per_step": COUNT, "lr": above(0), "weight_decay": at_least(0),
@@ -19,7 +26,7 @@ RANGES: dict[str, Rule] = {
     "mean_size": COUNT, "std_size": at_least(0), "n_train": COUNT, "n_test": COUNT, "n_folds": at_least(3),
     "n_validation": COUNT, "at_most": COUNT, "at_once": COUNT, "shrink": COUNT, "stain": at_least(0),
     "size": COUNT, "height": COUNT, "components": COUNT,
-    "split": one_of(("grouped", "photographs", "patches", "public")), "backbone": one_of(NAMES),
+    "split": one_of(SPLITS), "backbone": one_of(NAMES),
 }  # fmt: skip
 FRACTIONS = ("mean_size", "std_size")  # whole by default, which they need not be
 # Numbers that are stored with a point, as in 1.0; others are stored as whole numbers if they are whole.

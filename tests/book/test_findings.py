@@ -484,9 +484,14 @@ def claim_6_on_breast():
 
 
 @cache
-def audits():
-    table = unit_tests.summary(sl.experiments.load_table(sl.experiments.RESULTS / "audit"))
-    return table[~table["committed"] & (table["n_train"] == 2000)].set_index(["test", "model"])
+def audit_runs(committed=False):
+    table = sl.experiments.load_table(sl.experiments.RESULTS / "audit")
+    return table[(table["committed"] == committed) & (table["n_train"] == 2000)]
+
+
+@cache
+def audits(committed=False):
+    return unit_tests.summary(audit_runs(committed)).set_index(["test", "model"])
 
 
 def aucs(test, side="test_auc"):
@@ -519,8 +524,7 @@ def only_means_are_free_of_size():
 
 
 def committed_forms_say_the_same():
-    table = sl.experiments.load_table(sl.experiments.RESULTS / "audit")
-    of = unit_tests.summary(table[table["committed"]]).set_index(["test", "model"])
+    of = audits(committed=True)
     with_poison = of.loc[["single concept", "multi concept"]]
     said = {model: set(rows["verdict"]) for model, rows in with_poison.groupby("model")}
     multi = [of.loc[("multi concept", "abmilp"), "test_auc"], audits().loc[("multi concept", "abmilp"), "test_auc"]]
@@ -629,9 +633,7 @@ def the_second_backbone_agrees():
 
 
 def gains_in_audits(reference="abmilp"):
-    table = sl.experiments.load_table(sl.experiments.RESULTS / "audit")
-    table = table[~table["committed"] & (table["n_train"] == 2000)]
-    return unit_tests.differences(table, reference).set_index(["test", "model"])
+    return unit_tests.differences(audit_runs(), reference).set_index(["test", "model"])
 
 
 def embeddings_do_not_differ_on_poison():
@@ -815,6 +817,8 @@ FINDINGS = [  # chapter, a part of its sentence, what must be true
     ("11", "at 50 bags the dot product is not seen ahead of either rival", the_other_verdicts),
     ("11", "With the paper's learning rate $\\gamma$ moves by less than 0.02", the_paper_moves_gamma_by_little),
     ("11", "| several kinds together | 50 | RBF or inverse quadratic | +0.03 over embedding-mean", advice),
+    ("11", "The layer gains 0.03 to 0.06 under threshold, and nothing clear", layer_gains_under_threshold_alone),
+    ("12", "0.8 to 0.9 of the time of PyTorch's attention from 65,536 instances on", fused_programs_on_a_card),
     (
         "13",
         "about two images of three are right, half of the malignant ones are found, and the AUC is 0.74 to 0.89",
@@ -828,8 +832,6 @@ FINDINGS = [  # chapter, a part of its sentence, what must be true
     ("13", "raises the validation loss, from 0.55 to 0.63 and 0.65", colours_told_something),
     ("13", "Claim 6 is not seen, in any line", claim_6_on_breast),
     ("14", "No model differs clearly from AbMILP, not even embedding-mean", no_model_differs_on_colon),
-    ("12", "0.8 to 0.9 of the time of PyTorch's attention from 65,536 instances on", fused_programs_on_a_card),
-    ("11", "The layer gains 0.03 to 0.06 under threshold, and nothing clear", layer_gains_under_threshold_alone),
     ("14", "AbMILP puts 99.4 % of its attention on one nucleus, an epithelial one", abmilp_looks_at_one_nucleus),
     ("14", "Laplace's folds run from 0.06 to 0.96", laplace_turned_round),
     ("14", "gives other epithelial nuclei 4.4 times the even weight and the rest 0.2", query_looks_at_its_kind),
