@@ -73,6 +73,25 @@ def test_summary_by_hand():
     assert row["auc"] == pytest.approx((roc_auc_score(labels[:3], logits[:3]) + 1) / 2)
 
 
+def test_scores_of_folds_are_those_of_scikit_learn():
+    """Ties, a fold with one class, one without positive bags, logits that float32 cannot tell apart."""
+    labels = [[1, 0, 1, 0], [1, 1], [0, 0, 0], [0, 1]]
+    logits = [[0.5, 0.5, -1.0, -2.0], [1.0, -1.0], [1.0, -1.0, 0.0], [1.0, 1 + 1e-12]]
+    table = pd.DataFrame({"labels": labels, "logits": logits})
+    found = scores.fold_scores(table)
+    assert found["accuracy"].tolist() == [
+        accuracy_score(y, np.array(x) > 0) for y, x in zip(labels, logits, strict=True)
+    ]
+    assert found["recall"].tolist() == pytest.approx([0.5, 0.5, np.nan, 1], nan_ok=True)
+    of_both = [roc_auc_score(labels[i], logits[i]) for i in (0, 3)]
+    assert found["auc"].tolist() == pytest.approx([of_both[0], np.nan, np.nan, of_both[1]], nan_ok=True)
+    none = scores.fold_scores(table[:0])
+    assert len(none) == 0
+    assert {"accuracy", "auc", "recall"} <= set(none)
+    with pytest.raises(ValueError, match="logits: expected finite numbers"):
+        scores.fold_scores(pd.DataFrame({"labels": [[1, 0]], "logits": [[np.nan, 1.0]]}))
+
+
 def test_one_repeat_has_the_error_of_a_jackknife():
     runs = [
         {"data": "colon", "model": "abmilp", "n_folds": 3, "repeat": 0, "fold": f, "labels": [1, 0], "logits": logits}

@@ -217,12 +217,13 @@ def test_the_command_ends_with_one_if_a_cell_failed(tmp_path, monkeypatch, capsy
 
 def test_a_diverged_run_is_no_record(monkeypatch):
     import samil_lite as sl
+    from samil_lite.cross_validation import make_folds
 
     bags = sl.data.mnist_bags(n_bags=12, mean_size=3)
     columns = sl.Bags(bags.instances.flatten(1)[:, 300:310], bags.offsets, bags.labels)
     monkeypatch.setattr(tabular, "load", lambda *_: columns)
     (cell,) = tabular.cells(["musk1"], ["abmilp"], [0], [1.0], n_folds=3, n_validation=1, epochs=5, lr=1e30)
-    monkeypatch.setattr(tabular, "stored_folds", lambda *_: sl.cross_validation.make_folds(bags.labels, 3, 0))
+    monkeypatch.setattr(tabular, "stored_folds", lambda *_: make_folds(bags.labels, 3, 0))
     with pytest.raises(FloatingPointError, match="the loss of fold 0 was not finite in epoch"):
         tabular.run(cell)
 

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import os
 import re
 import shutil
 from importlib.util import find_spec
@@ -116,7 +117,16 @@ def mend_body(app, pagename, templatename, context, doctree):
         )
 
 
+def read_side_by_side(app):
+    """Reads and writes pages in a process for each core, which `jupyter-book` has no option for."""
+    app.parallel = max(app.parallel, os.cpu_count() or 1)
+    # This extension does not say that it is safe; it numbers chapters after all are read, and ours have their numbers.
+    if numbering := app.extensions.get("sphinx_multitoc_numbering"):
+        numbering.parallel_read_safe = True
+
+
 def setup(app):
+    read_side_by_side(app)
     render_figures()
     app.connect("html-page-context", drop_repeated_scripts, priority=900)
     app.connect("html-page-context", mend_body)

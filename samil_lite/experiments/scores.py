@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,15 @@ import torch
 
 from samil_lite.arguments import checked, columns
 from samil_lite.experiments.crossval import SETTINGS, TRAINING
-from samil_lite.metrics import bag_metrics, calibration_error, mean_interval, recall_at_precision
+from samil_lite.metrics import (
+    as_scored,
+    attention_auc,
+    bag_metrics,
+    calibration_error,
+    mean_interval,
+    recall_at_precision,
+)
+from samil_lite.segments import segment_mean, segment_sum
 
 SCORES = ("accuracy", "precision", "recall", "f_score", "auc", "recall_at_precision", "calibration")
 OF_IMAGES = ("attention_auc", "precision_at_k", "top_tenth", "entropy", "to_kind")  # one number for each positive image
@@ -92,15 +101,19 @@ def fold_scores(table: pd.DataFrame) -> pd.DataFrame:
 
     AUC is NaN where a fold has one class only, recall where it has no positive bag.
     """
-    from sklearn.metrics import roc_auc_score
-
     columns("table", table, "labels", "logits")
-    found: dict[str, list[float]] = {"accuracy": [], "auc": [], "recall": []}
-    for labels, logits in zip(table["labels"], table["logits"], strict=True):
-        y, x = np.array(labels), np.array(logits)
-        found["accuracy"].append(np.mean((x > 0) == y))
-        found["auc"].append(roc_auc_score(y, x) if 0 < y.sum() < len(y) else np.nan)
-        found["recall"].append(np.mean(x[y == 1] > 0) if y.any() else np.nan)
+    if table.empty:
+        return table.assign(accuracy=[], auc=[], recall=[])
+    sizes = torch.tensor([len(labels) for labels in table["labels"]], dtype=torch.long)
+    offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])  # (runs + 1,)
+    logits, labels = (torch.tensor([*chain(*table[c])], dtype=torch.double) for c in ("logits", "labels"))  # (bags,)
+    logits, labels = as_scored(logits, labels)
+    positive, called = labels == 1, logits > 0
+    found = {
+        "accuracy": segment_mean((called == positive).double(), offsets),
+        "auc": attention_auc(logits, positive, offsets),  # as if a run were a bag and its positive bags key instances
+        "recall": segment_sum((called & positive).double(), offsets) / segment_sum(positive.double(), offsets),
+    }
     means = {name: table[name].map(_mean) for name in OF_IMAGES if name in table}
     return table.assign(**found, **means)
 
