@@ -72,18 +72,21 @@ def stack(figure: Figure) -> bool:
     if width <= NARROW + 0.3:
         return False
     panels = [axis for axis in figure.axes if axis.get_subplotspec() is not None]
+    if not panels:
+        return False
     pictures = any(axis.images for axis in panels)
     grids = {axis.get_subplotspec().get_gridspec() for axis in panels}  # type: ignore[union-attr]
     grid = grids.pop() if len(grids) == 1 else None
-    if grid is not None and 3 < grid.ncols <= 7 and pictures:
+    if grid is not None and 3 < grid.ncols <= 7 and pictures and (grid.nrows > 1 or width / grid.ncols < 1.6):
         return False
+    _legends_below(figure)
+    columns = 1
     if grid is None or grid.ncols == 1:
         figure.set_size_inches(NARROW, height * max(NARROW / width, 0.85))
     else:
         columns = 1 if grid.ncols <= 3 else -(-grid.ncols // 2)
-        if columns == 1:
-            _label_all(panels)
         places = _places(panels, columns)
+        _label(panels if columns == 1 else [axis for axis, (_, column) in places.items() if not column])
         n_rows = 1 + max(row for row, _ in places.values())
         panel = width / grid.ncols, height / grid.nrows
         tall = panel[1] * NARROW / columns / panel[0] if pictures else min(panel[1], TALLEST)
@@ -91,7 +94,9 @@ def stack(figure: Figure) -> bool:
         new = figure.add_gridspec(n_rows, columns)
         for axis, (row, column) in places.items():
             axis.set_subplotspec(new[row, :] if column is None else new[row, column])
-    _fold_text(figure)
+    _fold_text(figure, LETTERS // columns)
+    if figure.get_layout_engine() is not None:
+        figure.set_layout_engine("compressed")  # no gaps between panels that keep their proportions
     return True
 
 
@@ -111,8 +116,21 @@ def _places(panels: list[Axes], columns: int) -> dict[Axes, tuple[int, int | Non
     return places
 
 
-def _label_all(panels: list[Axes]) -> None:
-    """Panels side by side may have shared the labels of the first one; under each other each needs its own."""
+def _legends_below(figure: Figure) -> None:
+    """Legends at the right of a panel would take its width: they go below."""
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        legend = axis.get_legend()
+        if legend is None or legend.get_window_extent().x0 < axis.bbox.x1 or figure.get_layout_engine() is None:
+            continue
+        handles = [handle for handle in legend.legend_handles if handle is not None]
+        names, title = [text.get_text() for text in legend.get_texts()], legend.get_title().get_text()
+        legend.remove()
+        figure.legend(handles, names, title=title or None, loc="outside lower center", frameon=False)
+
+
+def _label(panels: list[Axes]) -> None:
+    """Panels side by side may have shared the labels of the first one; where a row begins they need their own."""
     for axis in panels:
         if axis.images or not axis.axison:
             continue
@@ -122,18 +140,22 @@ def _label_all(panels: list[Axes]) -> None:
                 axis.set_ylabel(partner.get_ylabel())
 
 
-def _fold_text(figure: Figure) -> None:
-    """Breaks long titles and labels into lines, and puts the entries of legends under each other."""
+def _fold_text(figure: Figure, letters: int) -> None:
+    """Breaks long titles and labels into lines of so many letters, and puts legends' entries under each other."""
     labels = [text for axis in figure.axes for text in (axis.title, axis.xaxis.label, axis.yaxis.label)]
-    for text in filter(None, [*labels, figure._suptitle]):  # type: ignore[attr-defined]
-        text.set_text("\n".join(textwrap.fill(line, LETTERS) for line in text.get_text().split("\n")))
+    folded = [(text, letters) for text in labels]
+    if figure._suptitle:  # type: ignore[attr-defined]
+        folded.append((figure._suptitle, LETTERS))  # type: ignore[attr-defined]
+    for text, width in folded:
+        text.set_text("\n".join(textwrap.fill(line, width) for line in text.get_text().split("\n")))
     for legend in list(figure.legends):
         names = [text.get_text() for text in legend.get_texts()]
         ncols = 1 if max(map(len, names), default=0) > LETTERS // 2 else 2
-        size = legend.get_texts()[0].get_fontsize()
+        size, title = legend.get_texts()[0].get_fontsize(), legend.get_title().get_text() or None
         handles = [handle for handle in legend.legend_handles if handle is not None]
         legend.remove()
-        figure.legend(handles, names, loc="outside lower center", ncols=ncols, frameon=False, fontsize=size)
+        look: dict[str, Any] = {"ncols": ncols, "frameon": False, "fontsize": size, "title": title}
+        figure.legend(handles, names, loc="outside lower center", **look)
 
 
 @contextmanager

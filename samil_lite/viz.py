@@ -64,27 +64,28 @@ def bag(
     _check_marks(bags, attention, key)
     if titles is not None and len(titles) != len(bags):
         raise ValueError(f"titles: expected {len(bags)}, one for each bag, got {len(titles)}")
-    rows_of = [-(-n // columns) for n in bags.sizes.tolist()]  # rows that each bag takes, rounded up
-    width = min(columns, int(bags.sizes.max()))
-    height = 1.2 if attention is None else 1.5  # of a row, in widths of a picture: names above, bars below
-    figure, axes = plt.subplots(
-        sum(rows_of), width, squeeze=False, figsize=(0.78 * width, 0.78 * (height + 0.3) * sum(rows_of))
-    )
-    for axis in axes.flat:
-        axis.axis("off")
-    first, tallest = 0, 1.0 if attention is None else float(attention.max()) or 1.0  # weights of zero have no bar
+    if titles is None:
+        titles = [""] * len(bags) if bags.labels is None else [f"label {y}" for y in bags.labels.tolist()]
+    n_rows = [-(-n // columns) for n in bags.sizes.tolist()]  # of each bag, and how many it has in a row
+    in_row = [-(-n // k) for n, k in zip(bags.sizes.tolist(), n_rows, strict=True)]
+    width = max(in_row)
+    space = 0.3 + 0.7 + (0.05 if attention is None else 0.35)  # inches of a row: name, picture, weight
+    tops = np.cumsum([0.3 * bool(title) for title in titles]) + space * np.cumsum([0, *n_rows[:-1]]) + 0.3  # of bags
+    height = float(tops[-1]) + space * n_rows[-1] - 0.3
+    figure = plt.figure(figsize=(0.78 * width, height))
+    tallest = 1.0 if attention is None else float(attention.max()) or 1.0  # weights of zero have no bar
     for b, one in enumerate(bags):
         start = int(bags.offsets[b])
-        title = titles[b] if titles else ("" if one.labels is None else f"label {one.labels.item()}")
-        axes[first, 0].text(0, 1.34, title, transform=axes[first, 0].transAxes, fontsize=10, va="bottom")
         for i in range(one.n_instances):
-            axis = axes[first + i // columns, i % columns]
+            row, column = divmod(i, in_row[b])
+            bottom = (height - tops[b] - space * row - 0.7) / height
+            axis = figure.add_axes((column / width, bottom, 0.7 / 0.78 / width, 0.7 / height))
             name = None if one.instance_labels is None else str(one.instance_labels[i].item())
             _instance(axis, one.instances[i], name, key is not None and bool(key[start + i]))
             if attention is not None:
                 _weight_bar(axis, float(attention[start + i]), tallest)
-        first += rows_of[b]
-    figure.subplots_adjust(left=0, right=1, bottom=0, top=1, wspace=0.12, hspace=height - 0.7)
+            if i == 0:
+                axis.text(0, 1.34, titles[b], transform=axis.transAxes, fontsize=10, va="bottom")
     if width > PHONE:
         figure.narrow = lambda: bag(bags, attention, key, titles, PHONE)  # type: ignore[attr-defined]
     return figure

@@ -96,3 +96,66 @@ def test_a_large_photograph_is_stored_in_few_colours():
     axis.set_position((0.3, 0.3, 0.26, 0.26))
     small = Image.open(io.BytesIO(base64.b64decode(figures.png(figure, "white"))))
     assert small.mode == "RGB"
+
+
+def test_maps_under_each_other_have_no_gaps():
+    weights = [torch.rand(10, 10).softmax(1) for _ in range(3)]
+    figure = sl.viz.self_attention(weights, [str(i) for i in range(10)], ["dot", "RBF", "Laplace"])
+    assert figures.stack(figure)
+    figure.draw_without_rendering()
+    first, second, third = (axis for axis in figure.axes if axis.images)
+    high = first.get_position().height * figure.get_figheight()
+    for above, below in ((first, second), (second, third)):
+        gap = (above.get_position().y0 - below.get_position().y1) * figure.get_figheight()
+        assert 0 < gap < 0.4 * high  # a title and the names of the keys
+    assert high > 0.6 * figures.NARROW  # beside the scale of colours
+
+
+def test_rows_of_two_panels_keep_the_names_at_their_left():
+    figure, axes = plt.subplots(1, 4, figsize=(9, 3.8), sharey=True, layout="constrained")
+    axes[0].set(yticks=range(3), yticklabels=["abmilp", "lsa-abmilp", "noisy-or"])
+    for axis in axes:
+        axis.set_xlabel("difference of test AUC")
+    assert figures.stack(figure)
+    figure.draw_without_rendering()
+    named = [any(t.get_text() and t.get_visible() for t in axis.get_yticklabels()) for axis in axes]
+    shown = [axis.yaxis.get_tick_params()["labelleft"] for axis in axes]
+    assert named[0]
+    assert shown == [True, False, True, False]
+    left, right = (axis.xaxis.label.get_window_extent() for axis in axes[:2])
+    assert left.x1 < right.x0
+
+
+def test_a_legend_beside_a_panel_goes_below_it():
+    figure, axis = plt.subplots(figsize=(7, 3), layout="constrained")
+    for height in (352, 700, 1488):
+        axis.plot([0, 1], [0, height], label=f"{height} pixels")
+    axis.legend(title="dot", loc="center left", bbox_to_anchor=(1, 0.5))
+    assert figures.stack(figure)
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["352 pixels", "700 pixels", "1488 pixels"]
+    assert legend.get_title().get_text() == "dot"
+    assert legend.get_window_extent().y1 < axis.bbox.y0
+    assert axis.bbox.width > 0.75 * figure.bbox.width
+
+
+def test_four_photographs_in_a_row_are_two_and_two():
+    figure, axes = plt.subplots(1, 4, figsize=(8, 1.8), layout="constrained")
+    for axis in axes:
+        axis.imshow(np.zeros((4, 6, 3)))
+    assert figures.stack(figure)
+    figure.draw_without_rendering()
+    assert axes[0].get_position().y0 > axes[2].get_position().y1
+    assert axes[0].get_position().width * figure.get_figwidth() > 1.5
+
+
+def test_the_rows_of_a_bag_on_a_phone_are_of_one_length_and_close():
+    bags = sl.Bags.from_list([torch.rand(7, 1, 4, 4), torch.rand(10, 1, 4, 4)], torch.tensor([0, 1]))
+    small = sl.viz.bag(bags, torch.rand(17)).narrow()
+    boxes = [axis.get_position() for axis in small.axes]
+    rows = sorted({round(box.y0, 6) for box in boxes}, reverse=True)
+    assert [sum(round(box.y0, 6) == row for box in boxes) for row in rows] == [4, 3, 5, 5]
+    high = boxes[0].height
+    assert boxes[0].y0 - boxes[4].y1 < 1.05 * high  # a bar, its number and the next name
+    assert all(box.x0 >= 0 and box.x1 <= 1 and box.y0 >= 0 and box.y1 <= 1 for box in boxes)

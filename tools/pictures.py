@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 import samil_lite as sl
-from samil_lite.figures import pictures
+from samil_lite.figures import NARROW, pictures
 
 STATIC = Path(__file__).parents[1] / "book" / "_static"
 
@@ -38,10 +38,10 @@ def bags() -> Figure:
     return sl.viz.bag(sl.Bags(three.instances, three.offsets, three.labels))
 
 
-def pooling() -> Figure:
-    """Many rows become one."""
+def pooling(width: float = 6) -> Figure:
+    """Many rows become one; on a phone side by side as well, since the arrow leads from one to the other."""
     h = torch.tensor([[0.1, 0.2], [0.9, 0.1], [0.2, 0.8], [0.1, 0.1], [0.3, 0.4], [0.2, 0.4]])  # chapter 2's bag
-    figure, axes = plt.subplots(1, 3, figsize=(6, 1.9), width_ratios=[2, 3, 2])
+    figure, axes = plt.subplots(1, 3, figsize=(width, 1.9), width_ratios=[2, width / 2, 2])
     rows = [[f"{value:.1f}" for value in row] for row in h.tolist()]
     for axis, colours, texts, title in (
         (axes[0], h, rows, "six embeddings"),
@@ -53,12 +53,15 @@ def pooling() -> Figure:
                 axis.text(c, i, text, ha="center", va="center")
         axis.set(title=title, xticks=[], yticks=[])
     axes[1].annotate("", (1, 0.5), (0, 0.5), arrowprops={"arrowstyle": "-|>", "lw": 2, "color": "0.3"})
-    axes[1].text(0.5, 0.6, "pooling", ha="center", fontsize=12)
+    axes[1].text(0.5, 0.6, "pooling", ha="center", fontsize=12 if width > NARROW else 9)
     axes[1].axis("off")
+    if width > NARROW:
+        figure.narrow = lambda: pooling(NARROW)  # type: ignore[attr-defined]
     return figure
 
 
-for draw in (attention, bags, pooling):
-    for kind, content in pictures(draw()).items():
-        suffix = "" if kind == "light" else f"_{kind}"
-        (STATIC / f"{draw.__name__}{suffix}.png").write_bytes(base64.b64decode(content))
+if __name__ == "__main__":
+    for draw in (attention, bags, pooling):
+        for kind, content in pictures(draw()).items():
+            suffix = "" if kind == "light" else f"_{kind}"
+            (STATIC / f"{draw.__name__}{suffix}.png").write_bytes(base64.b64decode(content))

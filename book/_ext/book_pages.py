@@ -152,7 +152,7 @@ def fill_figures(app, doctree, docname):
                 alt, section = image.get("alt", ""), image.parent
                 while not isinstance(section, nodes.section):
                     section = section.parent
-                theme = next((c for c in image["classes"] if c in ("only-light", "only-dark")), "")
+                theme = next((c for c in image["classes"] if c in ("only-light", "only-dark")), "dark-light still")
                 picture = (
                     f'<img loading="lazy" class="{theme}" src="../_images/{file[1]}" alt="{escape(alt, quote=True)}">'
                 )

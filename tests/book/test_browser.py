@@ -113,6 +113,13 @@ return [...document.querySelectorAll("mjx-container")].filter(equation => {
   });
 }).map(equation => equation.textContent.slice(0, 60))
 """
+INDENTED_EQUATIONS = """
+return [...document.querySelectorAll(".bd-article div.math")].filter(area => area.scrollWidth > area.clientWidth + 1)
+  .filter(area => {
+    const left = area.getBoundingClientRect().left - area.scrollLeft;
+    return Math.min(...[...area.querySelectorAll("mjx-c")].map(glyph => glyph.getBoundingClientRect().left)) > left + 20;
+  }).map(area => area.textContent.slice(0, 60))
+"""
 SMALL_FIGURES = """
 return [...document.querySelectorAll("img.narrow")].filter(image => image.offsetParent && image.naturalWidth)
   .filter(image => image.clientWidth * 1.6 / image.naturalWidth < 0.65).map(image => image.alt.slice(0, 60))
@@ -132,6 +139,7 @@ def test_page_fits_a_phone(browser, address, page):
         for width in (390, 360, 768):
             resize(browser, width)
             assert not browser.execute_script(LOST_EQUATIONS), f"at {width} px"
+            assert width == 768 or not browser.execute_script(INDENTED_EQUATIONS), "room that the equation needs"
             assert width == 768 or not browser.execute_script(SMALL_FIGURES), "letters too small to read"
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -800,7 +800,7 @@ FINDINGS = [  # chapter, a part of its sentence, what must be true
     ("01", "Under the standard rule both models reach 0.97; under the other two", two_models_on_three_rules),
     (
         "02",
-        "the two max poolings lead, 0.97 and 0.96; embedding mean reaches 0.91, instance mean 0.70",
+        "the two max poolings lead, 0.97 and 0.96; embedding-mean reaches 0.91, instance-mean 0.70",
         one_instance_needs_the_maximum,
     ),
     (
@@ -808,7 +808,7 @@ FINDINGS = [  # chapter, a part of its sentence, what must be true
         "Under presence the two embedding poolings lead, with 0.83 and 0.81 against 0.75 and 0.76",
         embeddings_lead_on_the_harder_rules,
     ),
-    ("02", "Embedding max beats instance max by 0.08 under presence and under threshold", embedding_max_against_two),
+    ("02", "Embedding-max beats instance-max by 0.08 under presence and under threshold", embedding_max_against_two),
     (
         "02",
         "beats the two mean poolings, by 0.27 and 0.07, and does not differ clearly",
