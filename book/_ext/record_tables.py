@@ -416,7 +416,7 @@ class UnitTests(Table):
             test = f"{row.test_auc:.3f}" + (f" ({max(row.low, 0):.3f} to {min(row.high, 1):.3f})" if many else "")
             verdict = row.verdict if many else "one seed"
             place = (row.test, row.committed, row.n_train, row.model)
-            effects = [signed(*d.loc[place]) if place in d.index else "—" for d in apart]
+            effects = [signed(*d.loc[place]) if place in d.index else "—" for d in apart.values()]
             train = f"{row.train_auc:.3f}"
             rows.append(table_row(row.test, form, name_of(row.model), str(row.runs), train, test, verdict, *effects))
         return "\n".join(rows).splitlines()

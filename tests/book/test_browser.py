@@ -117,7 +117,8 @@ INDENTED_EQUATIONS = """
 return [...document.querySelectorAll(".bd-article div.math")].filter(area => area.scrollWidth > area.clientWidth + 1)
   .filter(area => {
     const left = area.getBoundingClientRect().left - area.scrollLeft;
-    return Math.min(...[...area.querySelectorAll("mjx-c")].map(glyph => glyph.getBoundingClientRect().left)) > left + 20;
+    const places = [...area.querySelectorAll("mjx-c")].map(glyph => glyph.getBoundingClientRect().left);
+    return Math.min(...places) > left + 20;
   }).map(area => area.textContent.slice(0, 60))
 """
 SMALL_FIGURES = """
