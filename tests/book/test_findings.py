@@ -385,14 +385,18 @@ def advice():
 
 
 def layer_gains_under_threshold_alone():
-    found = {(r, n): against(mnist.LAYER, "abmilp", r, 1, n) for r in ("presence", "threshold") for n in (50, 200, 500)}
-    behind = [against("iqsa-abmilp", mnist.LAYER, r, 1, n) for r in ("presence", "threshold") for n in (200, 500)]
-    threshold = [d.effect for (rule, _), d in found.items() if rule == "threshold"]
-    ahead = [d.effect for d in behind]
+    sizes = (50, 100, 150, 200, 300, 400, 500)
+    presence, threshold = (
+        [against(mnist.LAYER, "abmilp", rule, 1, n) for n in sizes] for rule in ("presence", "threshold")
+    )
+    gained = [d.effect for d, n in zip(threshold, sizes, strict=True) if n != 150]
+    ahead = [against("iqsa-abmilp", mnist.LAYER, r, 1, n) for r in ("presence", "threshold") for n in sizes[2:]]
+    effects = [d.effect for d in ahead]
     return (
-        all(d.verdict == (ABOVE if rule == "threshold" else NONE) for (rule, _), d in found.items())
-        and near([min(threshold), max(threshold), min(ahead), max(ahead)], [0.03, 0.06, 0.03, 0.16])
-        and {d.verdict for d in behind} == {ABOVE}
+        {d.verdict for d in presence} == {NONE}
+        and [d.verdict for d in threshold] == [NONE if n == 150 else ABOVE for n in sizes]
+        and {d.verdict for d in ahead} == {ABOVE}
+        and near([min(gained), max(gained), min(effects), max(effects)], [0.02, 0.06, 0.03, 0.16])
     )
 
 
@@ -917,7 +921,7 @@ FINDINGS = [  # chapter, a part of its sentence, what must be true
     ("11", "at 50 bags the dot product is not seen ahead of either rival", the_other_verdicts),
     ("11", "With the paper's learning rate $\\gamma$ moves by less than 0.02", the_paper_moves_gamma_by_little),
     ("11", "| several kinds together | 50 | RBF or inverse quadratic | +0.03 over embedding-mean", advice),
-    ("11", "The layer gains 0.03 to 0.06 under threshold, and nothing clear", layer_gains_under_threshold_alone),
+    ("11", "The layer gains 0.02 to 0.06 under threshold at all sizes but 150, and nothing clear", layer_gains_under_threshold_alone),
     ("12", "In time the loop is the steepest by far, and from 4,096 instances on", the_loop_is_steepest),
     ("12", "the tiles take half to three quarters of the time of PyTorch's attention", tiles_beside_pytorch),
     ("12", "takes five minutes and 1 GB on two processor cores", a_large_bag_in_five_minutes),
