@@ -532,12 +532,18 @@ def only_means_are_free_of_size():
     return found[means].min() > 0.45 and found.drop(means).max() < 0.4
 
 
-def committed_forms_say_the_same():
-    of = audits(committed=True)
-    with_poison = of.loc[["single concept", "multi concept"]]
-    said = {model: set(rows["verdict"]) for model, rows in with_poison.groupby("model")}
-    multi = [of.loc[("multi concept", "abmilp"), "test_auc"], audits().loc[("multi concept", "abmilp"), "test_auc"]]
-    return said == {"abmilp": {"breaks the assumption"}, "noisy-or": {"respects it"}} and near(multi, [0.00, 0.33])
+def committed_forms_are_harder_with_two_concepts():
+    written, meant = (audits(committed)["test_auc"].unstack("test") for committed in (True, False))
+    fallen = (meant - written).drop(columns="bag size")
+    alike, multi = fallen[["single concept", "false frequency"]].abs().max().max(), fallen["multi concept"]
+    both = [x.loc[m, "multi concept"] for m in ("abmilp", "lsa-abmilp") for x in (meant, written)]
+    return (
+        len(written) == len(meant) == 12
+        and 0.02 < alike <= 0.05
+        and multi.drop("noisy-or").min() > 0.005
+        and abs(multi["noisy-or"]) < 0.005
+        and near(both, [0.33, 0.00, 0.52, 0.22])
+    )
 
 
 @cache
@@ -981,8 +987,8 @@ FINDINGS = [  # chapter, a part of its sentence, what must be true
     ("17", "Bag size: the five kernels are behind AbMILP, by 0.06 to 0.13", kernels_are_behind_on_size),
     (
         "17",
-        "AbMILP breaks the assumption in the tests with poison, noisy-or respects it.",
-        committed_forms_say_the_same,
+        "where no mean moves by more than 0.05. In *multi concept* all but noisy-or fall,",
+        committed_forms_are_harder_with_two_concepts,
     ),
     (
         "17",
