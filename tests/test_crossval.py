@@ -127,6 +127,18 @@ def test_comparison_pairs_the_folds():
         scores.compare(pd.concat([table, table]))
 
 
+def test_a_tie_of_a_printed_digit_does_not_hang_on_the_order_of_sums():
+    shared = {"data": "colon", "n_folds": 10, "n_validation": 2}
+    auc = {"a": [0.1, 0.2, 0.3, -0.565], "b": [0.3, -0.565, 0.2, 0.1]}  # both of mean 0.00875
+    shown = set()
+    for values in auc.values():
+        runs = [{**shared, "model": "a", "repeat": 0, "fold": f, "auc": x} for f, x in enumerate(values)]
+        found = scores.fold_difference(pd.DataFrame(runs), {"model": "a"}, None, "auc")
+        assert found is not None
+        shown.add(found[1])
+    assert shown == {0.00875}
+
+
 def test_trials_are_compared_on_the_same_folds():
     def run(model: str, fold: int, loss: float, lr: float, lab: bool = False, n_validation: int = 2) -> dict:
         gamma = 1.0 if model == "sa-abmilp" else np.nan

@@ -142,7 +142,9 @@ def fold_difference(
         return None
     tested = 1 / scored["n_folds"].iloc[0]
     trained = 1 - tested * (1 + scored["n_validation"].iloc[0])
-    return (len(folds), *mean_interval(x[folds] - y[folds], ratio=tested / trained))
+    # AUCs of few bags are simple fractions: a mean can lie between two printed digits, where the order of sums decides.
+    mean, low, high = (round(end, 12) for end in mean_interval(x[folds] - y[folds], ratio=tested / trained))
+    return len(folds), mean, low, high
 
 
 @checked()
