@@ -613,17 +613,28 @@ def no_attention_finds_lesions():
     found = [*lesions(with_attention, "any"), *lesions(with_attention, "small"), *lesions(with_attention, "large")]
     scored = photographed("idrid")
     apart = [scores.fold_difference(scored, {"model": m}, {"model": "abmilp"}, "lesion_auc_any") for m in KERNELS]
-    return near(found, [0.53, 0.56, 0.46, 0.50, 0.59, 0.62]) and all(low <= 0 <= high for *_, low, high in apart)
+    return near(found, [0.53, 0.56, 0.45, 0.49, 0.59, 0.62]) and all(low <= 0 <= high for *_, low, high in apart)
 
 
-def laplace_leads_the_kernels_on_retinas_without_a_clear_difference():
+def a_mean_leads_on_retinas():
     of = photographed("idrid").query("split == 'grouped'")
     means = of.groupby("model")["auc"].mean()
-    pairs = [(m, o) for o in ("abmilp", "lsa-abmilp") for m in means.index if m != o]
-    apart = [scores.fold_difference(of, {"model": m}, {"model": o}, "auc") for m, o in pairs]
-    unclear = len(pairs) == 20 and all(low <= 0 <= high for *_, low, high in apart)
+
+    def apart(other):
+        models = [m for m in means.index if m != other]
+        found = {m: scores.fold_difference(of, {"model": m}, {"model": other}, "auc") for m in models}
+        return {m: effect for m, (_, effect, low, high) in found.items() if low > 0 or high < 0}
+
+    clear = apart("abmilp")
     first = means.idxmax() == "embedding-mean" and means[KERNELS].idxmax() == "lsa-abmilp"
-    return first and near(means[["lsa-abmilp", "abmilp", "embedding-mean"]], [0.943, 0.923, 0.954], 0.001) and unclear
+    return (
+        first
+        and near(means[["embedding-mean", "lsa-abmilp", "abmilp"]], [0.957, 0.940, 0.918], 0.001)
+        and set(clear) == {"embedding-mean", "gsa-abmilp", "iqsa-abmilp", "msa-abmilp"}
+        and near([clear.pop("embedding-mean")], [0.04])
+        and near([*clear.values()], [0.02] * 3)
+        and not apart("lsa-abmilp")
+    )
 
 
 def patches_dealt_out_leak():
@@ -990,11 +1001,11 @@ FINDINGS = [  # chapter, a part of its sentence, what must be true
     ),
     ("15", "Lite1, gives the same picture: 0.03 for four kernels", the_second_backbone_agrees),
     ("16", "soft exudates, which are the largest; microaneurysms", soft_exudates_are_largest),
-    ("16", "0.53 to 0.56, on small lesions 0.46 to 0.50, on large ones 0.59 to 0.62.", no_attention_finds_lesions),
+    ("16", "0.53 to 0.56, on small lesions 0.45 to 0.49, on large ones 0.59 to 0.62.", no_attention_finds_lesions),
     (
         "16",
-        "Of the five kernels LSA-AbMILP has the highest AUC, 0.943 against AbMILP's 0.923, and the mean of embeddings",
-        laplace_leads_the_kernels_on_retinas_without_a_clear_difference,
+        "The mean of embeddings, without any attention, has the highest AUC, 0.957, and is clearly ahead of AbMILP",
+        a_mean_leads_on_retinas,
     ),
     (
         "17",
