@@ -1,4 +1,6 @@
-"""Live figures beside a kernel, with ipywidgets (7.7 or later): walk through bags, watch a training, change a kernel.
+"""Live figures beside a kernel: walk through bags, watch a training, change a kernel.
+
+They need ipywidgets 7.7 or later; JupyterLab 4 draws those of ipywidgets 8 alone.
 
 They stand in no stored notebook: where nothing runs, a figure of `samil_lite.explorables` does their work. Pictures
 are PNGs in HTML with a text for those who cannot see them. `sl.viz` gives the three functions.

@@ -8,6 +8,7 @@ import time
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import ipywidgets
 import nbformat
 import pytest
 from nbformat.sign import NotebookNotary
@@ -109,7 +110,9 @@ def test_alive_from_the_output_alone_and_live_with_a_kernel(browser, address):
     assert ask(bars) != shown
     assert ask("return document.querySelectorAll('.jp-Cell').length") == cells == 2
 
-    # The live widget of the other cell, with a kernel.
+    # The live widget of the other cell, with a kernel. JupyterLab 4 draws no widget of ipywidgets 7, of whomever.
+    if int(ipywidgets.__version__.split(".")[0]) < 8:
+        return
     said = "return [...document.querySelectorAll('.widget-html p')].map(x => x.textContent).join(' ')"
 
     def runs() -> bool:
