@@ -22,6 +22,7 @@ from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
 from matplotlib.spines import Spine
 from matplotlib.text import Text
+from matplotlib.ticker import AutoLocator, MaxNLocator
 
 DPI = 160  # of stored pictures, which are shown at 100 dots an inch
 LARGE = 300_000  # bytes of a photograph beyond which it is stored in fewer colours
@@ -95,6 +96,9 @@ def stack(figure: Figure) -> bool:
         for axis, (row, column) in places.items():
             axis.set_subplotspec(new[row, :] if column is None else new[row, column])
     _fold_text(figure, LETTERS // columns)
+    for axis in panels:
+        if isinstance(axis.xaxis.get_major_locator(), AutoLocator):  # numbers of five letters need room
+            axis.xaxis.set_major_locator(MaxNLocator(4 // columns, steps=[1, 2, 4, 5, 10]))
     if figure.get_layout_engine() is not None:
         figure.set_layout_engine("compressed")  # no gaps between panels that keep their proportions
     return True

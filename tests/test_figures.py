@@ -1,5 +1,6 @@
 import base64
 import io
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -113,8 +114,9 @@ def test_maps_under_each_other_have_no_gaps():
 
 def test_rows_of_two_panels_keep_the_names_at_their_left():
     figure, axes = plt.subplots(1, 4, figsize=(9, 3.8), sharey=True, layout="constrained")
-    axes[0].set(yticks=range(3), yticklabels=["abmilp", "lsa-abmilp", "noisy-or"])
+    axes[0].set(yticks=range(3), yticklabels=["abmilp", "embedding-mean", "noisy-or"])
     for axis in axes:
+        axis.plot([-0.36, 0.42], [0, 2])
         axis.set_xlabel("difference of test AUC")
     assert figures.stack(figure)
     figure.draw_without_rendering()
@@ -124,6 +126,10 @@ def test_rows_of_two_panels_keep_the_names_at_their_left():
     assert shown == [True, False, True, False]
     left, right = (axis.xaxis.label.get_window_extent() for axis in axes[:2])
     assert left.x1 < right.x0
+    for axis in axes:
+        low, high = axis.get_xlim()
+        numbers = [t.label1.get_window_extent() for t in axis.xaxis.get_major_ticks() if low <= t.get_loc() <= high]
+        assert all(one.x1 < other.x0 for one, other in pairwise(numbers))
 
 
 def test_a_legend_beside_a_panel_goes_below_it():
