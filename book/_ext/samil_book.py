@@ -118,8 +118,11 @@ def mend_body(app, pagename, templatename, context, doctree):
 
 
 def read_side_by_side(app):
-    """Reads and writes pages in a process for each core, which `jupyter-book` has no option for."""
-    app.parallel = max(app.parallel, os.cpu_count() or 1)
+    """Reads and writes pages in several processes, which `jupyter-book` has no option for.
+
+    Two for each core: the pages of results and of the API take the longest, and would come to the same process.
+    """
+    app.parallel = max(app.parallel, 2 * (os.cpu_count() or 1))
     # This extension does not say that it is safe; it numbers chapters after all are read, and ours have their numbers.
     if numbering := app.extensions.get("sphinx_multitoc_numbering"):
         numbering.parallel_read_safe = True
