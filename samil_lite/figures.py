@@ -98,7 +98,7 @@ def stack(figure: Figure) -> bool:
     _fold_text(figure, LETTERS // columns)
     for axis in panels:
         if isinstance(axis.xaxis.get_major_locator(), AutoLocator):  # numbers of five letters need room
-            axis.xaxis.set_major_locator(MaxNLocator(4 // columns, steps=[1, 2, 4, 5, 10]))
+            axis.xaxis.set_major_locator(MaxNLocator(max(1, 4 // columns), steps=[1, 2, 4, 5, 10]))
     if figure.get_layout_engine() is not None:
         figure.set_layout_engine("compressed")  # no gaps between panels that keep their proportions
     return True

@@ -88,6 +88,15 @@ def test_a_bag_of_many_has_fewer_columns_on_a_phone():
     assert small.get_figwidth() < figure.get_figwidth()
 
 
+@pytest.mark.parametrize("columns", [2, 4, 7, 8, 9, 12])
+def test_panels_of_any_number_have_ticks_on_a_phone(columns):
+    figure, axes = plt.subplots(2, columns, figsize=(9, 3), layout="constrained")
+    for axis in axes.flat:
+        axis.plot([0, 1], [0, 1])
+    assert set(figures.pictures(figure)) == {"light", "dark", "narrow", "narrow_dark"}
+    assert all(len(axis.get_xticks()) for axis in axes.flat)
+
+
 def test_a_large_photograph_is_stored_in_few_colours():
     figure, axis = plt.subplots(figsize=(6, 6))
     axis.imshow(np.random.default_rng(0).random((900, 900, 3)))
