@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_rgba_array
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.spines import Spine
 from matplotlib.text import Text
 from matplotlib.ticker import AutoLocator, MaxNLocator
@@ -127,10 +128,15 @@ def _legends_below(figure: Figure) -> None:
         legend = axis.get_legend()
         if legend is None or legend.get_window_extent().x0 < axis.bbox.x1 or figure.get_layout_engine() is None:
             continue
-        handles = [handle for handle in legend.legend_handles if handle is not None]
-        names, title = [text.get_text() for text in legend.get_texts()], legend.get_title().get_text()
-        legend.remove()
-        figure.legend(handles, names, title=title or None, loc="outside lower center", frameon=False)
+        _lay_below(figure, legend)
+
+
+def _lay_below(figure: Figure, legend: Legend, **look: Any) -> None:
+    """Puts what a legend says into one of the figure, below all panels."""
+    handles = [handle for handle in legend.legend_handles if handle is not None]
+    names, title = [text.get_text() for text in legend.get_texts()], legend.get_title().get_text()
+    legend.remove()
+    figure.legend(handles, names, title=title or None, loc="outside lower center", frameon=False, **look)
 
 
 def _label(panels: list[Axes]) -> None:
@@ -155,11 +161,7 @@ def _fold_text(figure: Figure, letters: int) -> None:
     for legend in list(figure.legends):
         names = [text.get_text() for text in legend.get_texts()]
         ncols = 1 if max(map(len, names), default=0) > LETTERS // 2 else 2
-        size, title = legend.get_texts()[0].get_fontsize(), legend.get_title().get_text() or None
-        handles = [handle for handle in legend.legend_handles if handle is not None]
-        legend.remove()
-        look: dict[str, Any] = {"ncols": ncols, "frameon": False, "fontsize": size, "title": title}
-        figure.legend(handles, names, loc="outside lower center", **look)
+        _lay_below(figure, legend, ncols=ncols, fontsize=legend.get_texts()[0].get_fontsize())
 
 
 @contextmanager

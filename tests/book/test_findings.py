@@ -513,14 +513,14 @@ def claim_6_on_breast():
 
 
 @cache
-def audit_runs(committed=False):
+def audit_runs(committed=False, n_train=2000):
     table = sl.experiments.load_table(sl.experiments.RESULTS / "audit")
-    return table[(table["committed"] == committed) & (table["n_train"] == 2000)]
+    return table[(table["committed"] == committed) & (table["n_train"] == n_train)]
 
 
 @cache
-def audits(committed=False):
-    return unit_tests.summary(audit_runs(committed)).set_index(["test", "model"])
+def audits(committed=False, n_train=2000):
+    return unit_tests.summary(audit_runs(committed, n_train)).set_index(["test", "model"])
 
 
 def aucs(test, side="test_auc"):
@@ -567,8 +567,7 @@ def committed_forms_are_harder_with_two_concepts():
 
 
 def more_bags_change_nothing():
-    table = sl.experiments.load_table(sl.experiments.RESULTS / "audit")
-    large = unit_tests.summary(table[table["n_train"] == 10_000]).set_index(["test", "model"])
+    large = audits(n_train=10_000)
     apart = (large["test_auc"] - audits()["test_auc"]).dropna().abs()
     return len(apart) == len(large) == 6 and set(large["runs"]) == {2} and apart.max() < 0.001
 
